@@ -1,0 +1,53 @@
+// The one exception type of the program. Lowest layer: knows no tensor and no file format.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace signround {
+
+// What went wrong, in the terms that decide the exit code (see exit_code and docs/exit_codes.md).
+enum class ErrorKind {
+  kInternal,         // a bug of ours
+  kInvalidArgument,  // the user's flags, options or request
+  kCorruptFile,      // a file that breaks its own format
+  kUnsupported,      // a sound request that this program cannot serve
+  kIo,               // the operating system said no: disk full, permission, network
+  kBusy,             // somebody else's: a lock, a folder that holds something else, a journal of other settings
+  kMemory,           // the plan needs more memory than there is
+  kDevice,           // an accelerator failed or was not built
+  kStrict,           // --strict: something was degraded that would otherwise be counted and reported
+  kInterrupted,      // Ctrl-C or SIGTERM; the run can be continued
+};
+
+// Exit code of the program for an error of this kind. Documented in docs/exit_codes.md; stable.
+int exit_code(ErrorKind kind);
+
+// what() reads "[where] found, expected": values, tensor name, path and offset belong into it.
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorKind kind, const std::string& what) : std::runtime_error(what), kind_(kind) {}
+  ErrorKind kind() const { return kind_; }
+
+ private:
+  ErrorKind kind_;
+};
+
+// Throws Error{kind, "[where] parts..."}; parts are streamed one after the other.
+template <class... Parts>
+[[noreturn]] void fail(ErrorKind kind, const char* where, const Parts&... parts) {
+  std::ostringstream text;
+  text << '[' << where << "] ";
+  (text << ... << parts);
+  throw Error(kind, text.str());
+}
+
+// A precondition that a caller's input can break: fails with kInvalidArgument unless ok.
+template <class... Parts>
+void require(bool ok, const char* where, const Parts&... parts) {
+  if (!ok) [[unlikely]]
+    fail(ErrorKind::kInvalidArgument, where, parts...);
+}
+
+}  // namespace signround

@@ -1,0 +1,39 @@
+// Text to token ids and back, as the checkpoint's reference tokenizer does it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace signround {
+
+// Thread-safe: encode and decode keep no state between calls.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // From a model's folder: tokenizer.json, else what the folder has instead.
+  static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
+  // From the text of a tokenizer.json; `config` is tokenizer_config.json (or null): added tokens, bos and eos.
+  static std::unique_ptr<Tokenizer> from_json(std::string_view tokenizer_json, const nlohmann::json& config = nullptr);
+
+  // Ids of `text`. With add_special, what the reference's default call adds (BOS, EOS, template) is added.
+  // Special tokens written in the text are recognized, as the reference does.
+  virtual std::vector<int32_t> encode(std::string_view text, bool add_special = true) const = 0;
+  virtual std::string decode(std::span<const int32_t> ids, bool skip_special = false) const = 0;
+
+  virtual int32_t vocab_size() const = 0;                     // highest id + 1, added tokens included
+  virtual int32_t token_to_id(std::string_view token) const = 0;  // -1: there is none
+  virtual std::string id_to_token(int32_t id) const = 0;      // "" for an id without a token
+  virtual bool is_special(int32_t id) const = 0;
+  virtual int32_t bos_id() const = 0;                         // -1: there is none; so eos and pad
+  virtual int32_t eos_id() const = 0;
+  virtual int32_t pad_id() const = 0;
+};
+
+}  // namespace signround
