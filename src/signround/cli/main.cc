@@ -1,3 +1,45 @@
+// signround: finds the command, runs it, turns an Error into one line on stderr and an exit code.
 #include <cstdio>
+#include <string_view>
 
-int main() { std::puts("signround"); }
+#include "signround/base/error.h"
+#include "signround/base/version.h"
+#include "signround/cli/commands.h"
+
+namespace {
+
+constexpr signround::Command kCommands[] = {
+};
+
+int usage(FILE* out) {
+  std::fprintf(out, "signround %s: rounds the weights of a language model to 2-8 bits\n\nusage: signround COMMAND ...\n\n",
+               signround::kVersion);
+  for (const auto& command : kCommands)
+    std::fprintf(out, "  %-12s %s\n", command.name.data(), command.summary.data());
+  std::fputs("\nsignround COMMAND --help lists the flags of a command. Exit codes: docs/exit_codes.md.\n", out);
+  return out == stdout ? 0 : 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) return usage(stderr);
+  const std::string_view name = argv[1];
+  if (name == "--help" || name == "-h" || name == "help") return usage(stdout);
+  if (name == "--version") return std::printf("signround %s\n", signround::kVersion), 0;
+  try {
+    for (const auto& command : kCommands)
+      if (command.name == name) return command.run(argc - 2, argv + 2);
+    std::fprintf(stderr, "signround: error: unknown command '%s'\n", argv[1]);
+    return usage(stderr);
+  } catch (const signround::Error& error) {
+    std::fprintf(stderr, "signround: error: %s\n", error.what());
+    return exit_code(error.kind());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "signround: error: out of memory\n");
+    return exit_code(signround::ErrorKind::kMemory);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "signround: internal error: %s\n", error.what());
+    return 1;
+  }
+}
