@@ -1,0 +1,51 @@
+// Views of rows inside a wider matrix: q, k, v or gate, up are column slices of one product.
+// Strides count elements, from one row to the next. Passed by value, own nothing, as Mat.
+#pragma once
+
+#include <cstdint>
+
+#include "signround/tensor/dtype.h"
+#include "signround/tensor/mat.h"
+
+namespace signround {
+
+// f32 rows to read.
+struct RowsIn {
+  const float* data = nullptr;
+  int64_t stride = 0;
+};
+
+// Rows to read whose type is known at run time only: f32, bf16 or f16.
+struct RowsAny {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t stride = 0;
+};
+
+// Rows to write: f32, or bf16 rounded to nearest even exactly as to_bf16 does. No data: not wanted.
+struct RowsOut {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t stride = 0;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// A row of `heads` parts of `dim` values each: head h of token t starts at data + t * stride + h *
+// dim. heads == 1 is an ordinary row of dim values.
+struct HeadShape {
+  int64_t tokens = 0, heads = 1, dim = 0;
+  int64_t rows() const { return tokens * heads; }
+  int64_t cols() const { return heads * dim; }
+};
+
+inline RowsIn rows_in(Mat<const float> m) { return {m.data, m.cols}; }
+inline RowsIn rows_in(Mat<float> m) { return {m.data, m.cols}; }
+inline RowsAny rows_any(Mat<const float> m) { return {m.data, DType::kF32, m.cols}; }
+inline RowsAny rows_any(Mat<const BF16> m) { return {m.data, DType::kBF16, m.cols}; }
+inline RowsAny rows_any(Mat<const F16> m) { return {m.data, DType::kF16, m.cols}; }
+inline RowsAny rows_any(RowsIn r) { return {r.data, DType::kF32, r.stride}; }
+inline RowsOut rows_out(Mat<float> m) { return {m.data, DType::kF32, m.cols}; }
+inline RowsOut rows_out(Mat<BF16> m) { return {m.data, DType::kBF16, m.cols}; }
+inline RowsOut rows_out(Mat<F16> m) { return {m.data, DType::kF16, m.cols}; }
+
+}  // namespace signround
