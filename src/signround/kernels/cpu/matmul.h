@@ -1,0 +1,35 @@
+// C = A * B or C += A * B, optionally plus a row of biases. The one product that everything else waits for.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "signround/tensor/dtype.h"
+
+namespace signround::kernels {
+
+// A is (m, k), B is (k, n), C is (m, n). A transposed operand is stored the other way round: trans_a means that memory
+// holds (k, m) row-major. Strides count elements from one stored row to the next.
+struct MatmulSpec {
+  int64_t m = 0, n = 0, k = 0;
+  DType in = DType::kF32;  // of A and B: kF32 or kBF16; sums and C are f32
+  bool trans_a = false, trans_b = false;
+  int64_t lda = 0, ldb = 0, ldc = 0;
+  bool accumulate = false;  // C += instead of C =
+  bool bias = false;        // plus n f32 values, the same for every row of C
+  bool operator==(const MatmulSpec&) const = default;
+};
+
+// A product of fixed shape, made once and run many times.
+class MatmulPlan {
+ public:
+  virtual ~MatmulPlan() = default;
+  virtual void run(const void* a, const void* b, const float* bias, float* c) const = 0;
+};
+
+// Three loops in double: the definition.
+std::unique_ptr<MatmulPlan> matmul_ref(const MatmulSpec& spec);
+// oneDNN's matmul primitive; compiles with 2.x and 3.x.
+std::unique_ptr<MatmulPlan> matmul_onednn(const MatmulSpec& spec);
+
+}  // namespace signround::kernels
