@@ -1,0 +1,30 @@
+#include "signround/formats/format.h"
+
+#include <array>
+
+#include "signround/base/error.h"
+#include "signround/formats/packed.h"
+
+namespace signround {
+namespace {
+
+constexpr std::array<std::string_view, 5> kNames = {"auto_round", "gptq", "gptq_v2", "awq", "fake"};
+
+}  // namespace
+
+int64_t CheckpointFormat::prepare(QuantizedLinear&) const { return 0; }
+
+std::span<const std::string_view> format_names() { return kNames; }
+
+std::unique_ptr<CheckpointFormat> make_format(std::string_view name, const FormatModel& model) {
+  if (name == "auto_round") return formats::make_auto_round(model);
+  if (name == "gptq") return formats::make_gptq(false);
+  if (name == "gptq_v2") return formats::make_gptq(true);
+  if (name == "awq") return formats::make_awq(model.scheme);
+  if (name == "fake") return formats::make_fake();
+  std::string list;
+  for (std::string_view known : kNames) list += (list.empty() ? "" : ", ") + std::string(known);
+  fail(ErrorKind::kInvalidArgument, "format", "\"", name, "\", known formats are ", list);
+}
+
+}  // namespace signround
