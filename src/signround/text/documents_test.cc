@@ -1,0 +1,115 @@
+#include "signround/text/documents.h"
+
+#include <gtest/gtest.h>
+
+#include "signround/base/error.h"
+#include "signround/testing/temp_dir.h"
+
+namespace signround {
+namespace {
+
+using testing::TempDir;
+using testing::write_file;
+
+DocumentSet read(const std::string& name, const std::string& bytes,
+                 const DocumentFields& fields = {}, const DocumentLimits& limits = {}) {
+  TempDir dir;
+  write_file(dir / name, bytes);
+  DocumentSet out;
+  read_documents(dir / name, fields, limits, out);
+  return out;
+}
+
+std::vector<std::string> texts(const DocumentSet& set) {
+  std::vector<std::string> out;
+  for (const Document& d : set.items) out.push_back(d.text);
+  return out;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(Documents, JsonlTakesTheOnlyFieldElseTextElseMessagesElseIds) {
+  const auto set = read("a.jsonl",
+                        "\xef\xbb\xbf\"bare \"\n"
+                        "{\"only\": \"one field\\n\"}\r\n"
+                        "\n"
+                        "{\"id\": 3, \"text\": \"two fields\"}\n"
+                        "{\"id\": 3, \"body\": \"no known field\"}\n"
+                        "{\"id\": 4, \"input_ids\": [5, 6, 7]}\n"
+                        "{\"id\": 4, \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n"
+                        "{\"text\": 17}");
+  EXPECT_EQ(texts(set), (Strings{"bare", "one field", "two fields", "", ""}));
+  EXPECT_EQ(set.items[3].ids, (std::vector<int32_t>{5, 6, 7}));
+  EXPECT_EQ(set.items[4].messages[0]["content"], "hi");
+  EXPECT_EQ(set.not_text, 2);
+}
+
+TEST(Documents, NamedFieldsAreJoined) {
+  const std::string rows = "{\"input\": \"in\", \"output\": \"out \"}\n{\"input\": \"alone\"}\n";
+  const auto set = read("a.jsonl", rows, {{"input", "output"}, "\n\n"});
+  EXPECT_EQ(texts(set), (Strings{"in\n\nout"}));
+  EXPECT_EQ(set.not_text, 1);
+  EXPECT_EQ(texts(read("a.jsonl", rows, {{"input"}, ""})), (Strings{"in", "alone"}));
+}
+
+TEST(Documents, JsonIsAListOrAnObjectOfRowsOrLists) {
+  EXPECT_EQ(texts(read("a.json", "[\"a\", {\"text\": \"b\", \"n\": 1}]")), (Strings{"a", "b"}));
+  EXPECT_EQ(texts(read("a.json", "{\"version\": 3, \"data\": [\"a\", \"b\"]}")),
+            (Strings{"a", "b"}));
+  EXPECT_EQ(texts(read("a.json", "{\n\"x\": \"a\",\n\"y\": {\"text\": \"b\"}}")),
+            (Strings{"a", "b"}));
+  EXPECT_EQ(texts(read("a.json", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n")), (Strings{"a", "b"}));
+  EXPECT_EQ(read("a.json", "{\"version\": 3, \"data\": [\"a\"]}").not_text, 1);
+}
+
+TEST(Documents, TextPiecesEndBehindBlankLinesAndGiveTheFileAgain) {
+  const std::string text = "\n\nfirst\nstill first\n\n \nsecond\n\nthird, without an end";
+  const auto set = read("a.txt", text);
+  EXPECT_TRUE(set.continuous);
+  EXPECT_EQ(texts(set),
+            (Strings{"\n\nfirst\nstill first\n\n \n", "second\n\n", "third, without an end"}));
+  EXPECT_EQ(texts(read("a.txt", "")), Strings{});
+  EXPECT_EQ(texts(read("a.txt", "one line\n")), Strings{"one line\n"});
+}
+
+void expect_refused(const std::string& name, const std::string& bytes, const std::string& part,
+                    const DocumentLimits& limits = {}, ErrorKind kind = ErrorKind::kCorruptFile) {
+  try {
+    read(name, bytes, {}, limits);
+    ADD_FAILURE() << "accepted " << name << " for: " << part;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind) << error.what();
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+}
+
+TEST(Documents, BrokenLinesAreRefusedWithTheirNumber) {
+  expect_refused("a.jsonl", "\"a\"\n\n{\"text\": \n\"b\"\n", "line 3");
+  expect_refused("a.jsonl", "\"a\"\n\"\xff\"\n", "line 2");
+  expect_refused("a.jsonl", "\"a\"\n\"b\" \"c\"", "line 2");
+  expect_refused("a.jsonl", "\"a\"\n" + std::string(1000000, '['), "line 2");
+  expect_refused("a.jsonl", "\"a\"\n\"" + std::string(3000, 'x') + "\"\n", "line 2",
+                 {.max_line = 2000});
+  expect_refused("a.json", "[\"a\"", "not JSON");
+  expect_refused("a.json", "3", "expected a list");
+  expect_refused("a.txt", "ab\xed\xa0\x80", "byte 2");
+}
+
+TEST(Documents, ALineMayCrossTheBlocksThatAreRead) {
+  const std::string longer(3 << 20, 'x');
+  const auto set = read("a.jsonl", "\"a\"\n\"" + longer + "\"\n\"b\"");
+  EXPECT_EQ(texts(set), (Strings{"a", longer, "b"}));
+}
+
+TEST(Documents, LimitsStopWithAWarningOrRefuse) {
+  const auto set = read("a.jsonl", "\"aaaa\"\n\"bbbb\"\n\"cccc\"\n", {}, {.max_text = 5});
+  EXPECT_EQ(texts(set), (Strings{"aaaa", "bbbb"}));
+  ASSERT_EQ(set.warnings.size(), 1u);
+  EXPECT_NE(set.warnings[0].find("first 2 documents"), std::string::npos);
+  expect_refused("a.txt", "0123456789", "more than 5", {.max_file = 5},
+                 ErrorKind::kInvalidArgument);
+  expect_refused("a.csv", "x", ".jsonl", {}, ErrorKind::kUnsupported);
+}
+
+}  // namespace
+}  // namespace signround
