@@ -1,0 +1,103 @@
+#include "signround/ops/attention.h"
+
+#include <cmath>
+
+#include "signround/base/error.h"
+#include "signround/kernels/cpu/attention.h"
+#include "signround/kernels/dispatch.h"
+#include "signround/tensor/buffer.h"
+
+namespace signround {
+namespace {
+
+int64_t no_scratch(const AttentionShape&, bool) { return 0; }
+
+constexpr AttentionKernel kKernels[] = {
+    {"ref", runs_always, no_scratch, kernels::attention_fwd_ref, kernels::attention_bwd_ref},
+};
+
+void check_shape(const char* op, const AttentionShape& s) {
+  // 2^40 elements of one tensor: far above any use, far below an overflow of the offsets.
+  constexpr int64_t kMost = int64_t{1} << 40;
+  for (int64_t size : {s.batch, s.q_len, s.kv_len, s.heads, s.kv_heads, s.head_dim})
+    require(size > 0 && size < (int64_t{1} << 31), op, "a size is ", size, ", expected 1 to 2^31");
+  require(double(s.batch) * double(s.q_len + s.kv_len) * double(s.heads) * double(s.head_dim) <
+              double(kMost),
+          op, "batch ", s.batch, " of ", s.q_len, " queries and ", s.kv_len, " keys with ", s.heads,
+          " heads of ", s.head_dim, " values is too large, expected less than 2^40 values");
+  require(s.heads % s.kv_heads == 0, op, "there are ", s.heads,
+          " query heads, expected a multiple of the ", s.kv_heads, " kv heads");
+  require(!s.causal || s.q_len <= s.kv_len, op, "there are ", s.q_len,
+          " queries, expected at most the ", s.kv_len, " keys of a causal mask");
+  require(s.window >= 0 && (s.causal || s.window == 0), op, "the window is ", s.window,
+          s.causal ? ", expected 0 or more" : ", expected 0 without a causal mask");
+  require(std::isfinite(s.scale) && s.scale > 0, op, "the scale is ", s.scale,
+          ", expected a positive number");
+  require(std::isfinite(s.softcap) && s.softcap >= 0, op, "the softcap is ", s.softcap,
+          ", expected 0 or a positive number");
+}
+
+void check_rows(const char* op, const char* name, const void* data, int64_t stride, int64_t cols) {
+  require(data != nullptr, op, name, " has no data");
+  require(stride >= cols, op, "rows of ", name, " are ", stride,
+          " values apart, expected at least ", cols);
+}
+
+void check_out(const char* op, const char* name, RowsOut out, int64_t cols) {
+  check_rows(op, name, out.data, out.stride, cols);
+  require(out.dtype == DType::kF32 || out.dtype == DType::kBF16, op, name, " is ",
+          name_of(out.dtype), ", expected F32 or BF16");
+}
+
+void check_inputs(const char* op, const AttentionShape& s, RowsIn q, RowsIn k, RowsIn v) {
+  check_shape(op, s);
+  check_rows(op, "q", q.data, q.stride, s.heads * s.head_dim);
+  check_rows(op, "k", k.data, k.stride, s.kv_heads * s.head_dim);
+  check_rows(op, "v", v.data, v.stride, s.kv_heads * s.head_dim);
+}
+
+void* scratch(int64_t bytes) {
+  thread_local Buffer buffer;
+  if (buffer.bytes() < bytes) {
+    buffer = Buffer();
+    buffer = Buffer(bytes);
+  }
+  return buffer.data();
+}
+
+}  // namespace
+
+std::span<const AttentionKernel> attention_kernels() { return kKernels; }
+
+int64_t attention_scratch_bytes(const AttentionShape& shape, bool backward) {
+  check_shape("attention", shape);
+  return pick_kernel("attention", kKernels).scratch_bytes(shape, backward);
+}
+
+void attention_fwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+                   float* lse) {
+  check_inputs("attention", shape, q, k, v);
+  check_out("attention", "y", y, shape.heads * shape.head_dim);
+  const AttentionKernel& kernel = pick_kernel("attention", kKernels);
+  kernel.fwd(shape, q, k, v, y, lse, scratch(kernel.scratch_bytes(shape, false)));
+}
+
+void attention_bwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
+                   const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v) {
+  const char* op = "attention_bwd";
+  const int64_t cols = shape.heads * shape.head_dim, kv_cols = shape.kv_heads * shape.head_dim;
+  check_inputs(op, shape, q, k, v);
+  check_rows(op, "y", y.data, y.stride, cols);
+  require(y.dtype == DType::kF32 || y.dtype == DType::kBF16, op, "y is ", name_of(y.dtype),
+          ", expected F32 or BF16");
+  require(lse != nullptr, op, "lse has no data");
+  check_rows(op, "d_y", d_y.data, d_y.stride, cols);
+  if (d_q) check_out(op, "d_q", d_q, cols);
+  if (d_k) check_out(op, "d_k", d_k, kv_cols);
+  if (d_v) check_out(op, "d_v", d_v, kv_cols);
+  const AttentionKernel& kernel = pick_kernel(op, kKernels);
+  kernel.bwd(shape, q, k, v, y, lse, d_y, d_q, d_k, d_v,
+             scratch(kernel.scratch_bytes(shape, true)));
+}
+
+}  // namespace signround
