@@ -174,6 +174,23 @@ TEST(Calibration, TheSeedDecidesTheOrderAndTheHash) {
   EXPECT_EQ(load_calibration(options, NumberTokenizer(), nullptr).samples[19][0], 19);
 }
 
+TEST(Calibration, MakesTheRowsThatAutoRoundMakes) {
+  const std::string folder = std::string(SIGNROUND_TESTDATA) + "/calibration/";
+  const auto golden = nlohmann::json::parse(testing::read_file(folder + "auto_round.json"));
+  ASSERT_EQ(golden["cases"].size(), 10u);
+  for (const auto& one : golden["cases"]) {
+    std::string dataset = "," + one["dataset"].get<std::string>();
+    for (size_t at = 0; (at = dataset.find(',', at)) != std::string::npos; at += folder.size() + 1)
+      dataset.insert(at + 1, folder);
+    CalibrationOptions options =
+        options_for(dataset.substr(1), one["nsamples"], one["seqlen"], true);
+    options.seed = one["seed"];
+    EXPECT_EQ(load_calibration(options, NumberTokenizer(), nullptr).samples,
+              one["rows"].get<Rows>())
+        << one["dataset"];
+  }
+}
+
 TEST(Calibration, TheBuiltInTextFillsTheDefaultRequestAtHalfLength) {
   const auto set =
       load_calibration(options_for("default", 128, 1024, true), NumberTokenizer(), nullptr);
