@@ -36,6 +36,9 @@ struct HeadShape {
   int64_t tokens = 0, heads = 1, dim = 0;
   int64_t rows() const { return tokens * heads; }
   int64_t cols() const { return heads * dim; }
+  int64_t offset(int64_t row, int64_t stride) const {  // of the row's first value
+    return heads == 1 ? row * stride : row / heads * stride + row % heads * dim;
+  }
 };
 
 inline RowsIn rows_in(Mat<const float> m) { return {m.data, m.cols}; }

@@ -1,0 +1,210 @@
+#include "signround/kernels/cpu/activation.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "signround/kernels/cpu/activation.cc"
+#include <hwy/foreach_target.h>  // first: compiles this file once per instruction set
+
+#include "hwy/contrib/math/math-inl.h"
+#include "signround/kernels/cpu/activation_ref.h"
+#include "signround/kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace signround::kernels::HWY_NAMESPACE {
+
+struct Slopes {
+  VF value, slope;
+};
+
+// 1 / (1 + e^-z) and 1 minus that, both without cancellation: e = exp(-|z|) cannot overflow.
+struct Sigmoid {
+  VF s, rest;
+};
+HWY_INLINE Sigmoid sigmoid(VF z) {
+  const VF e = hn::Exp(DF(), hn::Neg(hn::Abs(z)));
+  const VF large = hn::Div(set(1), hn::Add(set(1), e));
+  const VF small = hn::Mul(e, large);
+  const auto positive = hn::Ge(z, set(0));
+  return {hn::IfThenElse(positive, large, small), hn::IfThenElse(positive, small, large)};
+}
+
+struct Silu {
+  static HWY_INLINE VF value(VF x) { return hn::Mul(x, sigmoid(x).s); }
+  static HWY_INLINE Slopes slopes(VF x) {
+    const Sigmoid g = sigmoid(x);
+    const VF y = hn::Mul(x, g.s);
+    return {y, hn::MulAdd(y, g.rest, g.s)};
+  }
+};
+
+// (1 + tanh z) / 2 = 1 / (1 + e^-2z), so  y = x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)). From
+// |x| = 11 on the sigmoid is 0 or 1 in f32; the clamp keeps x^3 from overflowing.
+struct GeluTanh {
+  static HWY_INLINE Sigmoid gate(VF clamped, VF square) {
+    const VF scale = set(static_cast<float>(2 * kGeluScale));
+    return sigmoid(hn::Mul(hn::Mul(scale, clamped),
+                           hn::MulAdd(square, set(static_cast<float>(kGeluCube)), set(1))));
+  }
+  static HWY_INLINE VF clamp(VF x) { return hn::Min(hn::Max(x, set(-11)), set(11)); }
+  static HWY_INLINE VF value(VF x) {
+    const VF c = clamp(x);
+    return hn::Mul(x, gate(c, hn::Mul(c, c)).s);
+  }
+  static HWY_INLINE Slopes slopes(VF x) {
+    const VF c = clamp(x), square = hn::Mul(c, c);
+    const Sigmoid g = gate(c, square);
+    const VF d_inner = hn::MulAdd(square, set(static_cast<float>(6 * kGeluScale * kGeluCube)),
+                                  set(static_cast<float>(2 * kGeluScale)));
+    return {hn::Mul(x, g.s), hn::MulAdd(hn::Mul(hn::Mul(c, d_inner), g.rest), g.s, g.s)};
+  }
+};
+
+// y = x Phi(x). With t = |x| / sqrt 2:  Phi(-|x|) = e^(-x^2/2) erfcx(t) / 2, and (1 + 2t) erfcx(t)
+// is smooth in q = (t - 2) / (t + 2) (after Shepherd and Laframboise, Math. Comp. 36, 1981). The
+// coefficients are our own Chebyshev fit on 0 <= t <= 10.7, relative error 0.6 ulp. From |x| = 15
+// on Phi is 0 or 1 in f32.
+struct GeluErf {
+  struct Normal {
+    VF phi, density;  // cumulative, and e^(-x^2/2)
+  };
+  static HWY_INLINE Normal normal(VF x) {
+    const VF a = hn::Min(hn::Abs(x), set(15));
+    const VF square = hn::Mul(a, a);
+    // What rounding took from the square: the exponential would amplify it.
+    const VF lost = hn::MulSub(a, a, square);
+    const VF e = hn::Exp(DF(), hn::Mul(square, set(-0.5f)));
+    const VF density = hn::NegMulAdd(hn::Mul(e, lost), set(0.5f), e);
+    const VF t = hn::Mul(a, set(0.70710678f));
+    const VF q = hn::Div(hn::Sub(t, set(2)), hn::Add(t, set(2)));
+    constexpr float kFit[] = {
+        1.2769783735275269f,    -0.09276390075683594f,  -0.16603150963783264f,
+        0.16405311226844788f,   -0.05420353636145592f,  -0.008043056353926659f,
+        0.008633009158074856f,  0.0012656385079026222f, -0.0012494551483541727f,
+        -0.000354061892721802f, 3.083126284764148e-05f};
+    VF p = set(kFit[10]);
+    for (int i = 9; i >= 0; --i) p = hn::MulAdd(p, q, set(kFit[i]));
+    const VF tail = hn::Mul(hn::Mul(density, set(0.5f)), hn::Div(p, hn::MulAdd(t, set(2), set(1))));
+    return {hn::IfThenElse(hn::Ge(x, set(0)), hn::Sub(set(1), tail), tail), density};
+  }
+  static HWY_INLINE VF value(VF x) { return hn::Mul(x, normal(x).phi); }
+  static HWY_INLINE Slopes slopes(VF x) {
+    const Normal n = normal(x);
+    const VF c = hn::Min(hn::Max(x, set(-15)), set(15));
+    return {hn::Mul(x, n.phi), hn::MulAdd(hn::Mul(c, n.density), set(0.39894228f), n.phi)};
+  }
+};
+
+struct Relu {
+  static HWY_INLINE VF value(VF x) { return hn::IfThenElseZero(hn::Gt(x, set(0)), x); }
+  static HWY_INLINE Slopes slopes(VF x) {
+    return {value(x), hn::IfThenElseZero(hn::Gt(x, set(0)), set(1))};
+  }
+};
+
+struct ReluSquared {
+  static HWY_INLINE VF value(VF x) { return hn::Mul(x, Relu::value(x)); }
+  static HWY_INLINE Slopes slopes(VF x) {
+    const VF positive = Relu::value(x);
+    return {hn::Mul(x, positive), hn::Add(positive, positive)};
+  }
+};
+
+template <class Act>
+void fwd_rows(const ActFwd& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const float* x = row_of(a.x, i);
+    const OutRow y = row_of(a.y, i);
+    if (!a.up.data) {
+      for_vectors(a.cols, [&](int64_t j, auto io)
+                              SIGNROUND_LAMBDA { store(io, Act::value(io.load(x, j)), y, j); });
+      continue;
+    }
+    const float* up = row_of(a.up, i);
+    for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      store(io, hn::Mul(Act::value(io.load(x, j)), io.load(up, j)), y, j);
+    });
+  }
+}
+
+template <class Act>
+void bwd_rows(const ActBwd& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const float *x = row_of(a.x, i), *d_y = row_of(a.d_y, i);
+    const OutRow d_x = row_of(a.d_x, i);
+    if (!a.up.data) {
+      for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+        put(io, hn::Mul(io.load(d_y, j), Act::slopes(io.load(x, j)).slope), d_x, j, a.accumulate);
+      });
+      continue;
+    }
+    const float* up = row_of(a.up, i);
+    const OutRow d_up = row_of(a.d_up, i);
+    for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      const Slopes f = Act::slopes(io.load(x, j));
+      const VF d = io.load(d_y, j), u = io.load(up, j);
+      put(io, hn::Mul(hn::Mul(d, u), f.slope), d_x, j, a.accumulate);
+      put(io, hn::Mul(d, f.value), d_up, j, a.accumulate);
+    });
+  }
+}
+
+template <class Args, class Run>
+void with_activation(const Args& a, Run run) {
+  switch (a.kind) {
+    case Activation::kSilu:
+      return run(Silu());
+    case Activation::kGeluTanh:
+      return run(GeluTanh());
+    case Activation::kGeluErf:
+      return run(GeluErf());
+    case Activation::kRelu:
+      return run(Relu());
+    case Activation::kReluSquared:
+      return run(ReluSquared());
+  }
+}
+
+void act_fwd(const ActFwd& a, int64_t begin, int64_t end) {
+  with_activation(a, [&](auto act) HWY_ATTR { fwd_rows<decltype(act)>(a, begin, end); });
+}
+
+void act_bwd(const ActBwd& a, int64_t begin, int64_t end) {
+  with_activation(a, [&](auto act) HWY_ATTR { bwd_rows<decltype(act)>(a, begin, end); });
+}
+
+}  // namespace signround::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace signround::kernels {
+
+HWY_EXPORT(act_fwd);
+HWY_EXPORT(act_bwd);
+
+void act_fwd_hwy(const ActFwd& a, int64_t begin, int64_t end) noexcept {
+  HWY_DYNAMIC_DISPATCH(act_fwd)(a, begin, end);
+}
+void act_bwd_hwy(const ActBwd& a, int64_t begin, int64_t end) noexcept {
+  HWY_DYNAMIC_DISPATCH(act_bwd)(a, begin, end);
+}
+
+void act_fwd_ref(const ActFwd& a, int64_t begin, int64_t end) noexcept {
+  for (int64_t i = begin; i < end; ++i) {
+    const float* up = a.up.data ? a.up.data + i * a.up.stride : nullptr;
+    with_out(a.y, i * a.y.stride,
+             [&](auto* y) { act_fwd_row(a.kind, a.x.data + i * a.x.stride, up, a.cols, y); });
+  }
+}
+
+void act_bwd_ref(const ActBwd& a, int64_t begin, int64_t end) noexcept {
+  for (int64_t i = begin; i < end; ++i) {
+    const float* up = a.up.data ? a.up.data + i * a.up.stride : nullptr;
+    with_out(a.d_x, i * a.d_x.stride, [&]<class Out>(Out* d_x) {
+      Out* d_up = up ? static_cast<Out*>(a.d_up.data) + i * a.d_up.stride : nullptr;
+      act_bwd_row(a.kind, a.x.data + i * a.x.stride, up, a.d_y.data + i * a.d_y.stride, a.cols,
+                  a.accumulate, d_x, d_up);
+    });
+  }
+}
+
+}  // namespace signround::kernels
+#endif
