@@ -1,0 +1,81 @@
+// A recorded block made ready to run: a number of rows, a precision, planned buffers, and the
+// kernels chosen.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "signround/graph/graph.h"
+#include "signround/graph/weights.h"
+
+namespace signround {
+
+// Keys and values of the positions seen so far, for generating token by token. One entry per
+// attention of the block.
+struct KvCache {
+  struct Entry {
+    Buffer k, v;  // (capacity, kv_heads * head_dim) f32
+  };
+  std::vector<Entry> entries;
+  int64_t length = 0, capacity = 0;
+  KvCache(const Graph& graph, int64_t capacity);
+};
+
+struct ProgramOptions {
+  int64_t batch = 1,
+          seq_len = 1;          // sequences in one run and tokens of each; rows = batch * seq_len
+  DType compute = DType::kF32;  // what matrix products multiply in
+  bool train = false;           // plan for backward()
+  bool input_gradient = false;  // backward() also gives the gradient of the input
+  std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
+};
+
+// Time and work of each kind of operation, accumulated over runs.
+struct OpTiming {
+  std::string name;  // "linears.forward", "attention.backward", ...
+  double seconds = 0, flops = 0, bytes = 0;
+  int64_t calls = 0;
+};
+
+// Activations are f32 by contract. A value that only matrix products read is kept in their
+// precision: they would round it anyway, so the numbers are the same. Not thread-safe; one run at a
+// time.
+class Program {
+ public:
+  Program(const Graph& graph, const ProgramOptions& options);
+  ~Program();
+  Program(Program&&) noexcept;
+
+  int64_t rows() const;
+  float* input();               // (rows, cols): fill before forward
+  const float* output() const;  // (rows, cols): valid after forward, until the next forward
+  float* output_gradient();     // (rows, cols): fill before backward; backward overwrites it
+  const float* input_gradient() const;
+
+  // With a cache: rows are the next seq_len positions of one sequence; their keys and values are
+  // appended to it.
+  void forward(const BlockWeights& weights, KvCache* cache = nullptr);
+  // After forward. Weight gradients go into weights' gradient buffers: overwritten, or added to
+  // with `accumulate`.
+  void backward(BlockWeights& weights, bool accumulate);
+
+  // What an observer sees: the input rows of every LinearsOp of a forward run, in the compute
+  // dtype. For second moments.
+  using LinearInputObserver = std::function<void(const LinearsOp& op, const void* x, DType dtype,
+                                                 int64_t rows, int64_t stride)>;
+  void set_linear_input_observer(LinearInputObserver observer);
+
+  int64_t bytes() const;  // planned buffers
+  const std::vector<OpTiming>& timings() const;
+  // Bytes that a program of these options would plan, without allocating them.
+  static int64_t bytes_needed(const Graph& graph, const ProgramOptions& options);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace signround

@@ -1,0 +1,340 @@
+#include "signround/graph/program.h"
+
+#include <gtest/gtest.h>
+
+#include <complex>
+#include <map>
+
+#include "signround/base/error.h"
+#include "signround/testing/complex_step.h"
+#include "signround/testing/random.h"
+
+namespace signround {
+namespace {
+
+using Complex = std::complex<double>;
+
+constexpr int64_t kHidden = 8, kHeads = 2, kKvHeads = 1, kHeadDim = 4, kInner = 12;
+
+// The switches of the llama-like family.
+struct Toy {
+  bool bias = false, qk_norm = false, parallel = false;
+  int64_t window = 0;
+};
+
+RopeSpec toy_rope() { return {.inv_freq = {1.0, 0.1}, .factor = 1.1}; }
+
+Graph toy_block(const Toy& toy) {
+  Graph g;
+  const Value x = g.input(kHidden);
+  const Value h = g.rms_norm(x, {"norm1", kHidden}, 1e-5f);
+  const auto qkv = g.linears(h, {{"q", kHeads * kHeadDim, kHidden, toy.bias},
+                                 {"k", kKvHeads * kHeadDim, kHidden, toy.bias},
+                                 {"v", kKvHeads * kHeadDim, kHidden, toy.bias}});
+  Value q = qkv[0], k = qkv[1];
+  if (toy.qk_norm) {
+    q = g.rms_norm(q, {"q_norm", kHeadDim}, 1e-5f, kHeads);
+    k = g.rms_norm(k, {"k_norm", kHeadDim}, 1e-5f, kKvHeads);
+  }
+  q = g.rope(q, kHeads, kHeadDim, toy_rope());
+  k = g.rope(k, kKvHeads, kHeadDim, toy_rope());
+  const Value a = g.linear(g.attention(q, k, qkv[2],
+                                       {.heads = kHeads,
+                                        .kv_heads = kKvHeads,
+                                        .head_dim = kHeadDim,
+                                        .scale = 0.5f,
+                                        .window = toy.window}),
+                           {"o", kHidden, kHeads * kHeadDim, false});
+  const Value x1 = g.add(x, a);
+  const Value h1 = toy.parallel ? h : g.rms_norm(x1, {"norm2", kHidden}, 1e-5f);
+  const auto gate_up =
+      g.linears(h1, {{"gate", kInner, kHidden, false}, {"up", kInner, kHidden, false}});
+  const Value m = g.gated(Activation::kSilu, gate_up[0], gate_up[1]);
+  g.output(g.add(x1, g.linear(m, {"down", kHidden, kInner, false})));
+  return g;
+}
+
+// The same block in plain loops, for any number type.
+template <class T>
+class PlainBlock {
+ public:
+  PlainBlock(const Toy& toy, int64_t batch, int64_t seq) : toy_(toy), batch_(batch), seq_(seq) {}
+  std::map<std::string, std::vector<T>> params;
+
+  std::vector<T> run(const std::vector<T>& x) {
+    const auto h = norm(x, "norm1", kHidden);
+    auto q = linear(h, "q", kHidden), k = linear(h, "k", kHidden);
+    const auto v = linear(h, "v", kHidden);
+    if (toy_.qk_norm) q = norm(q, "q_norm", kHeadDim), k = norm(k, "k_norm", kHeadDim);
+    rotate(q, kHeads), rotate(k, kKvHeads);
+    const auto a = linear(attend(q, k, v), "o", kHeads * kHeadDim);
+    auto x1 = x;
+    for (size_t i = 0; i < x1.size(); ++i) x1[i] += a[i];
+    const auto h1 = toy_.parallel ? h : norm(x1, "norm2", kHidden);
+    auto gate = linear(h1, "gate", kHidden);
+    const auto up = linear(h1, "up", kHidden);
+    for (size_t i = 0; i < gate.size(); ++i)
+      gate[i] = gate[i] / (T(1) + std::exp(-gate[i])) * up[i];
+    const auto d = linear(gate, "down", kInner);
+    for (size_t i = 0; i < x1.size(); ++i) x1[i] += d[i];
+    return x1;
+  }
+
+ private:
+  std::vector<T> norm(const std::vector<T>& x, const std::string& name, int64_t dim) {
+    auto y = x;
+    for (size_t r = 0; r < x.size(); r += static_cast<size_t>(dim)) {
+      T sum{};
+      for (int64_t j = 0; j < dim; ++j)
+        sum += x[r + static_cast<size_t>(j)] * x[r + static_cast<size_t>(j)];
+      const T scale = T(1) / std::sqrt(sum / T(double(dim)) + T(1e-5));
+      for (int64_t j = 0; j < dim; ++j)
+        y[r + static_cast<size_t>(j)] *= scale * params.at(name)[static_cast<size_t>(j)];
+    }
+    return y;
+  }
+  std::vector<T> linear(const std::vector<T>& x, const std::string& name, int64_t in) {
+    const auto& w = params.at(name);
+    const int64_t out = static_cast<int64_t>(w.size()) / in,
+                  rows = static_cast<int64_t>(x.size()) / in;
+    std::vector<T> y(static_cast<size_t>(rows * out));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t o = 0; o < out; ++o) {
+        T sum =
+            params.count(name + ".bias") ? params.at(name + ".bias")[static_cast<size_t>(o)] : T(0);
+        for (int64_t i = 0; i < in; ++i)
+          sum += x[static_cast<size_t>(r * in + i)] * w[static_cast<size_t>(o * in + i)];
+        y[static_cast<size_t>(r * out + o)] = sum;
+      }
+    return y;
+  }
+  void rotate(std::vector<T>& x, int64_t heads) {
+    const RopeSpec rope = toy_rope();
+    for (int64_t t = 0; t < batch_ * seq_; ++t)
+      for (int64_t h = 0; h < heads; ++h)
+        for (int64_t i = 0; i < 2; ++i) {
+          const double angle =
+              static_cast<double>(t % seq_) * rope.inv_freq[static_cast<size_t>(i)];
+          const double c = rope.factor * std::cos(angle), s = rope.factor * std::sin(angle);
+          T& a = x[static_cast<size_t>((t * heads + h) * kHeadDim + i)];
+          T& b = x[static_cast<size_t>((t * heads + h) * kHeadDim + i + 2)];
+          const T a0 = a, b0 = b;
+          a = a0 * T(c) - b0 * T(s), b = b0 * T(c) + a0 * T(s);
+        }
+  }
+  std::vector<T> attend(const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v) {
+    std::vector<T> y(q.size());
+    for (int64_t b = 0; b < batch_; ++b)
+      for (int64_t i = 0; i < seq_; ++i)
+        for (int64_t h = 0; h < kHeads; ++h) {
+          const auto at = [&](int64_t token, int64_t head, int64_t heads, int64_t d) {
+            return static_cast<size_t>(((b * seq_ + token) * heads + head) * kHeadDim + d);
+          };
+          std::vector<T> p;
+          const int64_t first = toy_.window > 0 ? std::max<int64_t>(0, i - toy_.window + 1) : 0;
+          T sum{};
+          for (int64_t j = first; j <= i; ++j) {
+            T score{};
+            for (int64_t d = 0; d < kHeadDim; ++d)
+              score += q[at(i, h, kHeads, d)] * k[at(j, h / 2, kKvHeads, d)];
+            p.push_back(std::exp(score * T(0.5)));
+            sum += p.back();
+          }
+          for (int64_t j = first; j <= i; ++j)
+            for (int64_t d = 0; d < kHeadDim; ++d)
+              y[at(i, h, kHeads, d)] +=
+                  p[static_cast<size_t>(j - first)] / sum * v[at(j, h / 2, kKvHeads, d)];
+        }
+    return y;
+  }
+  Toy toy_;
+  int64_t batch_, seq_;
+};
+
+struct ToyModel {
+  Graph graph;
+  BlockWeights weights;
+  std::map<std::string, std::vector<float>> values;
+
+  ToyModel(const Toy& toy, DType compute) : graph(toy_block(toy)), weights(graph, compute) {
+    uint64_t seed = 100;
+    for (const auto& p : graph.linear_params()) {
+      auto& w = values[p.name] = testing::random_normal(p.out * p.in, ++seed, 0.4);
+      const WeightView place = weights.weight(p.name);
+      for (int64_t i = 0; i < p.out * p.in; ++i) {
+        float& v = w[static_cast<size_t>(i)];
+        v = round_to_bf16(v);  // so that both compute types see the same weight
+        if (compute == DType::kBF16)
+          static_cast<BF16*>(place.data)[i / p.in * place.stride + i % p.in] = to_bf16(v);
+        else
+          static_cast<float*>(place.data)[i / p.in * place.stride + i % p.in] = v;
+      }
+    }
+    for (const auto& p : graph.vector_params()) {
+      auto& v = values[p.name] = testing::random_normal(p.size, ++seed, 0.3);
+      for (float& f : v) f += 1;
+      std::copy(v.begin(), v.end(), weights.vector(p.name).begin());
+    }
+    weights.allocate_gradients();
+  }
+  template <class T>
+  PlainBlock<T> plain(const Toy& toy, int64_t batch, int64_t seq) const {
+    PlainBlock<T> block(toy, batch, seq);
+    for (const auto& [name, v] : values) block.params[name] = std::vector<T>(v.begin(), v.end());
+    return block;
+  }
+};
+
+const Toy kToys[] = {{},
+                     {.bias = true},
+                     {.qk_norm = true},
+                     {.parallel = true},
+                     {.window = 2},
+                     {.bias = true, .qk_norm = true, .window = 3}};
+
+// Sums of up to 12 f32 products through about 10 layers: relative error of a few hundred eps of the
+// largest value.
+constexpr double kRelative = 300 * 6e-8;
+
+double largest(const std::vector<double>& values) {
+  double m = 0;
+  for (double v : values) m = std::max(m, std::abs(v));
+  return m;
+}
+
+TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
+  const int64_t batch = 2, seq = 3, rows = batch * seq;
+  for (const Toy& toy : kToys) {
+    ToyModel setup(toy, DType::kF32);
+    Program program(setup.graph,
+                    {.batch = batch, .seq_len = seq, .train = true, .input_gradient = true});
+    const auto x = testing::random_normal(rows * kHidden, 1),
+               d_y = testing::random_normal(rows * kHidden, 2);
+    std::copy(x.begin(), x.end(), program.input());
+    program.forward(setup.weights);
+    const std::vector<float> y(program.output(), program.output() + rows * kHidden);
+    std::copy(d_y.begin(), d_y.end(), program.output_gradient());
+    program.backward(setup.weights, false);
+
+    auto plain = setup.plain<Complex>(toy, batch, seq);
+    std::vector<Complex> input(x.begin(), x.end());
+    const auto want_y = plain.run(input);
+    for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], want_y[i].real(), kRelative * 20) << i;
+    const auto loss = [&] {
+      Complex sum{};
+      const auto out = plain.run(input);
+      for (size_t i = 0; i < out.size(); ++i) sum += out[i] * double(d_y[i]);
+      return sum;
+    };
+    for (const auto& p : setup.graph.linear_params()) {
+      auto& w = plain.params.at(p.name);
+      const auto want = testing::complex_step_grad({w.data(), p.out, p.in}, loss);
+      const WeightView place = setup.weights.weight(p.name);
+      for (int64_t i = 0; i < p.out * p.in; ++i)
+        ASSERT_NEAR(place.gradient[i / p.in * place.stride + i % p.in],
+                    want[static_cast<size_t>(i)], kRelative * largest(want))
+            << p.name << " " << i;
+    }
+    const auto want_x = testing::complex_step_grad({input.data(), rows, kHidden}, loss);
+    for (int64_t i = 0; i < rows * kHidden; ++i)
+      ASSERT_NEAR(program.input_gradient()[i], want_x[static_cast<size_t>(i)],
+                  kRelative * largest(want_x))
+          << i;
+  }
+}
+
+TEST(Program, GradientsOfMicroBatchesAddUp) {
+  const Toy toy;
+  ToyModel whole(toy, DType::kF32), parts(toy, DType::kF32);
+  const auto x = testing::random_normal(4 * 3 * kHidden, 1),
+             d_y = testing::random_normal(4 * 3 * kHidden, 2);
+  Program big(whole.graph, {.batch = 4, .seq_len = 3, .train = true}),
+      small(parts.graph, {.batch = 1, .seq_len = 3, .train = true});
+  std::copy(x.begin(), x.end(), big.input());
+  big.forward(whole.weights);
+  std::copy(d_y.begin(), d_y.end(), big.output_gradient());
+  big.backward(whole.weights, false);
+  for (int64_t b = 0; b < 4; ++b) {
+    std::copy_n(x.begin() + b * 3 * kHidden, 3 * kHidden, small.input());
+    small.forward(parts.weights);
+    std::copy_n(d_y.begin() + b * 3 * kHidden, 3 * kHidden, small.output_gradient());
+    small.backward(parts.weights, b > 0);
+  }
+  for (const auto& p : whole.graph.linear_params()) {
+    const WeightView a = whole.weights.weight(p.name), b = parts.weights.weight(p.name);
+    for (int64_t i = 0; i < p.out * p.in; ++i)
+      EXPECT_NEAR(a.gradient[i], b.gradient[i], 1e-4) << p.name;
+  }
+}
+
+// bf16 products round each operand by 2^-9 of itself. Through the block's 7 layers that stays below
+// 7 * 2 * 2^-9 of the largest value, which a wrong gradient is far from.
+TEST(Program, Bf16ProductsStayNearF32) {
+  for (const Toy& toy : kToys) {
+    ToyModel exact(toy, DType::kF32), rounded(toy, DType::kBF16);
+    const auto x = testing::random_normal(6 * kHidden, 1),
+               d_y = testing::random_normal(6 * kHidden, 2);
+    Program a(exact.graph, {.batch = 2, .seq_len = 3, .train = true}),
+        b(rounded.graph, {.batch = 2, .seq_len = 3, .compute = DType::kBF16, .train = true});
+    for (auto [program, setup] : {std::pair(&a, &exact), std::pair(&b, &rounded)}) {
+      std::copy(x.begin(), x.end(), program->input());
+      program->forward(setup->weights);
+      std::copy(d_y.begin(), d_y.end(), program->output_gradient());
+      program->backward(setup->weights, false);
+    }
+    for (const auto& p : exact.graph.linear_params()) {
+      const WeightView u = exact.weights.weight(p.name), v = rounded.weights.weight(p.name);
+      double scale = 0;
+      for (int64_t i = 0; i < p.out * p.in; ++i)
+        scale = std::max(scale, std::abs(double(u.gradient[i])));
+      for (int64_t i = 0; i < p.out * p.in; ++i)
+        ASSERT_NEAR(u.gradient[i], v.gradient[i], 14.0 / 512 * scale) << p.name << " " << i;
+    }
+  }
+}
+
+TEST(Program, TokenByTokenWithACacheEqualsOnePass) {
+  for (const Toy& toy : kToys) {
+    ToyModel setup(toy, DType::kF32);
+    const int64_t seq = 7;
+    const auto x = testing::random_normal(seq * kHidden, 5);
+    Program all(setup.graph, {.batch = 1, .seq_len = seq});
+    std::copy(x.begin(), x.end(), all.input());
+    all.forward(setup.weights);
+    KvCache cache(setup.graph, seq);
+    Program prompt(setup.graph, {.batch = 1, .seq_len = 3}),
+        one(setup.graph, {.batch = 1, .seq_len = 1});
+    for (int64_t t = 0; t < seq;) {
+      Program& program = t == 0 ? prompt : one;
+      std::copy_n(x.begin() + t * kHidden, program.rows() * kHidden, program.input());
+      program.forward(setup.weights, &cache);
+      for (int64_t i = 0; i < program.rows() * kHidden; ++i)
+        EXPECT_NEAR(program.output()[i], all.output()[t * kHidden + i], 1e-5) << t;
+      t += program.rows();
+    }
+    EXPECT_THROW(one.forward(setup.weights, &cache), Error);  // full
+  }
+}
+
+TEST(Program, PlansLessThanTheSumOfItsBuffersAndSkipsUnwantedGradients) {
+  const Graph graph = toy_block({});
+  const int64_t forward = Program::bytes_needed(graph, {.batch = 8, .seq_len = 64});
+  const int64_t train = Program::bytes_needed(graph, {.batch = 8, .seq_len = 64, .train = true});
+  EXPECT_LT(forward, train);
+  ToyModel setup({}, DType::kF32);
+  Program program(
+      setup.graph,
+      {.batch = 1, .seq_len = 3, .train = true, .untuned = {"gate", "up", "down", "o"}});
+  EXPECT_THROW(program.input_gradient(), Error);
+  const auto x = testing::random_normal(3 * kHidden, 1);
+  std::copy(x.begin(), x.end(), program.input());
+  program.forward(setup.weights);
+  std::copy(x.begin(), x.end(), program.output_gradient());
+  program.backward(setup.weights, false);
+  for (const char* name : {"gate", "up", "down", "o"})
+    EXPECT_EQ(setup.weights.weight(name).gradient[0], 0) << name;
+  EXPECT_NE(setup.weights.weight("q").gradient[0], 0);
+}
+
+}  // namespace
+}  // namespace signround

@@ -1,0 +1,86 @@
+#include "signround/graph/weights.h"
+
+#include "signround/base/error.h"
+
+namespace signround {
+
+BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute) {
+  for (const Op& op : graph.ops()) {
+    if (const auto* linears = std::get_if<LinearsOp>(&op)) {
+      Group group;
+      group.params = linears->params;
+      group.in = linears->params[0].in;
+      for (const auto& p : linears->params) group.out += p.out, group.has_bias |= p.bias;
+      group.weight = Buffer(group.out * group.in * size_of(compute));
+      if (group.has_bias) group.bias = Buffer(group.out * 4);
+      groups_.push_back(std::move(group));
+    } else if (const auto* norm = std::get_if<NormOp>(&op)) {
+      norms_.emplace_back(norm->weight.size * 4);
+    }
+  }
+  index(graph);
+}
+
+void BlockWeights::index(const Graph& graph) {
+  linears_.clear(), vectors_.clear();
+  size_t next_group = 0, next_norm = 0;
+  for (const Op& op : graph.ops()) {
+    if (const auto* linears = std::get_if<LinearsOp>(&op)) {
+      Group& group = groups_.at(next_group);
+      int64_t row = 0;
+      group.params = linears->params;
+      for (const auto& p : linears->params) {
+        linears_[p.name] = {next_group, row, p};
+        if (p.bias)
+          vectors_[p.name + ".bias"] = {group.bias.as<float>() + row, static_cast<size_t>(p.out)};
+        row += p.out;
+      }
+      require(row == group.out && linears->params[0].in == group.in, "block weights",
+              "blocks of different shapes cannot share memory: ", linears->params[0].name, " has ",
+              row, " rows, expected ", group.out);
+      ++next_group;
+    } else if (const auto* norm = std::get_if<NormOp>(&op)) {
+      require(norms_.at(next_norm).bytes() == norm->weight.size * 4, "block weights",
+              norm->weight.name, " has ", norm->weight.size, " values, expected ",
+              norms_[next_norm].bytes() / 4);
+      vectors_[norm->weight.name] = {norms_[next_norm++].as<float>(),
+                                     static_cast<size_t>(norm->weight.size)};
+    }
+  }
+}
+
+void BlockWeights::rename(const Graph& graph) { index(graph); }
+
+void BlockWeights::allocate_gradients() {
+  for (Group& group : groups_)
+    if (!group.gradient.data()) group.gradient = Buffer(group.out * group.in * 4);
+}
+
+WeightView BlockWeights::weight(std::string_view linear_name) {
+  const auto found = linears_.find(std::string(linear_name));
+  require(found != linears_.end(), "block weights", "no linear layer ", linear_name,
+          " in this block");
+  const Place& place = found->second;
+  Group& group = groups_[place.group];
+  const int64_t offset = place.row * group.in;
+  return {.data = group.weight.as<char>() + offset * size_of(compute_),
+          .dtype = compute_,
+          .out = place.param.out,
+          .in = group.in,
+          .stride = group.in,
+          .gradient = group.gradient.data() ? group.gradient.as<float>() + offset : nullptr};
+}
+
+std::span<float> BlockWeights::vector(std::string_view name) {
+  const auto found = vectors_.find(std::string(name));
+  require(found != vectors_.end(), "block weights", "no parameter ", name, " in this block");
+  return found->second;
+}
+
+int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute, bool gradients) {
+  int64_t bytes = graph.num_weights() * (size_of(compute) + (gradients ? 4 : 0));
+  for (const auto& v : graph.vector_params()) bytes += v.size * 4;
+  return bytes;
+}
+
+}  // namespace signround

@@ -1,0 +1,31 @@
+#include "signround/model/architecture.h"
+
+#include "signround/base/error.h"
+#include "signround/model/config.h"
+
+namespace signround {
+
+std::span<const Family> families() {
+  static const std::vector<Family> all = {
+      {"llama", {"llama", "mistral", "qwen2", "qwen3"}, read_llama},
+  };
+  return all;
+}
+
+Architecture read_architecture(const nlohmann::json& config) {
+  if (!config.is_object()) fail(ErrorKind::kCorruptFile, "config.json", "is no JSON object");
+  const std::string type = config_string(config, "model_type", "");
+  std::string known;
+  for (const Family& family : families()) {
+    for (auto name : family.model_types) {
+      if (name == type) return family.read(config);
+      known += (known.empty() ? "" : ", ") + std::string(name);
+    }
+  }
+  if (type.empty())
+    fail(ErrorKind::kCorruptFile, "config.json", "'model_type' is missing; known are ", known);
+  fail(ErrorKind::kUnsupported, "config.json", "unknown architecture '", type,
+       "'; this program knows ", known);
+}
+
+}  // namespace signround

@@ -1,0 +1,17 @@
+// From a checkpoint into a block's memory.
+#pragma once
+
+#include "signround/graph/weights.h"
+#include "signround/io/checkpoint.h"
+
+namespace signround {
+
+// Reads all parameters that `graph` names. Shapes are checked against the file: Error{kCorruptFile}
+// names the tensor, what it has and what was expected. A bias that the graph has and the file lacks
+// is an error, and so is the opposite: a "name.bias" in the file that the graph would ignore.
+void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights);
+
+// One linear layer's weight as f32 rows, shape-checked.
+std::vector<float> read_linear(const Checkpoint& checkpoint, const LinearParam& param);
+
+}  // namespace signround
