@@ -10,16 +10,16 @@
 
 namespace signround::kernels {
 
-inline float erf_of(float x) { return std::erf(x); }
-inline double erf_of(double x) { return std::erf(x); }
-// For gradient checks, |z| < 2: the power series 2/sqrt(pi) sum (-1)^n z^(2n+1) / (n! (2n+1)).
-inline std::complex<double> erf_of(std::complex<double> z) {
+inline float erfc_of(float x) { return std::erfc(x); }
+inline double erfc_of(double x) { return std::erfc(x); }
+// For gradient checks, |z| < 2: 1 - 2/sqrt(pi) sum (-1)^n z^(2n+1) / (n! (2n+1)).
+inline std::complex<double> erfc_of(std::complex<double> z) {
   std::complex<double> power = z, sum = z;
   for (int n = 1; n < 60; ++n) {
     power *= -z * z / static_cast<double>(n);
     sum += power / static_cast<double>(2 * n + 1);
   }
-  return sum * 2.0 * std::numbers::inv_sqrtpi;
+  return 1.0 - sum * 2.0 * std::numbers::inv_sqrtpi;
 }
 
 constexpr double kGeluScale = 0.79788456080286535588;  // sqrt(2 / pi)
@@ -30,28 +30,37 @@ struct ValueAndSlope {
   T value, slope;
 };
 
+// 1 / (1 + e^-z) and 1 minus that, both without cancellation; e = exp(-|z|) cannot overflow.
+template <class T>
+struct SigmoidPair {
+  T s, rest;
+};
+template <class T>
+SigmoidPair<T> sigmoid_pair(T z) {
+  const bool positive = real_part(z) >= 0;
+  const T one(1), e = std::exp(positive ? -z : z);
+  return {(positive ? one : e) / (one + e), (positive ? e : one) / (one + e)};
+}
+
 template <class T>
 ValueAndSlope<T> activate(Activation kind, T x) {
   const T one(1), half(0.5);
   switch (kind) {
     case Activation::kSilu: {
-      // e = exp(-|x|) cannot overflow.
-      const bool positive = real_part(x) >= 0;
-      const T e = std::exp(positive ? -x : x);
-      const T s = (positive ? one : e) / (one + e), rest = (positive ? e : one) / (one + e);
+      const auto [s, rest] = sigmoid_pair(x);
       return {x * s, s * (one + x * rest)};
     }
     case Activation::kGeluTanh: {
       // Far out the result is x or 0 in every precision, and x^3 might overflow.
       if (real_part(x) > 30) return {x, one};
       if (real_part(x) < -30) return {T(0), T(0)};
-      const T inner = T(kGeluScale) * (x + T(kGeluCube) * x * x * x);
-      const T t = std::tanh(inner);
-      const T d_inner = T(kGeluScale) * (one + T(3 * kGeluCube) * x * x);
-      return {half * x * (one + t), half * (one + t) + half * x * (one - t * t) * d_inner};
+      // (1 + tanh z) / 2 = sigmoid(2z)
+      const auto [s, rest] = sigmoid_pair(T(2 * kGeluScale) * x * (one + T(kGeluCube) * x * x));
+      const T d_inner = T(2 * kGeluScale) * (one + T(3 * kGeluCube) * x * x);
+      return {x * s, s * (one + x * rest * d_inner)};
     }
     case Activation::kGeluErf: {
-      const T phi = half * (one + erf_of(x * T(1 / std::numbers::sqrt2)));
+      const T phi = half * erfc_of(-x * T(1 / std::numbers::sqrt2));
       const T density = std::exp(-half * x * x) * T(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
       return {x * phi, phi + x * density};
     }
