@@ -14,8 +14,8 @@ namespace signround::formats {
 std::vector<std::string> packing_problems(const QuantScheme& scheme, int64_t out, int64_t in);
 std::string joined(const std::vector<std::string>& problems);
 
-// The layer's integers fit the scheme, its scales are finite f16 values, and the sizes are those of
-// `layer`.
+// The layer's integers fit the scheme, its scales are finite values of scale_dtype, and the sizes
+// are those of `layer`.
 void check_linear(const char* where, const FormatLayer& layer, const QuantizedLinear& linear);
 
 struct GptqLayout {
