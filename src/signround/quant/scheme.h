@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "signround/tensor/dtype.h"
@@ -30,6 +31,16 @@ struct QuantScheme {
   float scale_floor() const { return scale_dtype == DType::kF32 ? 1e-8f : 1e-5f; }
   bool operator==(const QuantScheme&) const = default;
 };
+
+// Every reason why weights cannot be rounded so, one per line; "" if there is none.
+std::string problems(const QuantScheme& scheme);
+
+// For people: "W4 g128 sym", "W8 per-row asym", "W4 g32 sym-classic scales=BF16", "W16" for a layer that is left alone.
+std::string describe(const QuantScheme& scheme);
+
+// A scheme by the name that its users know, in any case: "W4A16". Fails with kInvalidArgument and the list of names.
+QuantScheme scheme_preset(std::string_view name);
+std::vector<std::string> scheme_preset_names();
 
 // One linear layer after rounding: weight[o, i] = scale[o, g] * (code[o, i] - zero[o, g]) with g = i / group(in).
 struct QuantizedLinear {

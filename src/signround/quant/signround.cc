@@ -1,0 +1,224 @@
+#include "signround/quant/signround.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+#include "signround/base/error.h"
+#include "signround/base/parallel.h"
+#include "signround/kernels/cpu/fake_quant.h"
+#include "signround/quant/grid.h"
+#include "signround/quant/rtn.h"
+
+namespace signround {
+namespace {
+
+float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f; }
+
+// One step of alpha or beta: as v in kernels/cpu/fake_quant.h, then into [0, 1].
+void descend_factor(float gradient, kernels::SignStep step, float& factor, float* buffer) {
+  if (buffer != nullptr) gradient = *buffer = step.momentum * *buffer + gradient;
+  factor = std::clamp(factor - step.lr * sign(gradient), 0.0f, 1.0f);
+}
+
+void check_weight(const char* where, DType dtype, int64_t stride, int64_t in) {
+  require(dtype == DType::kF32 || dtype == DType::kBF16, where, "the weight to write is ",
+          name_of(dtype), ", expected F32 or BF16");
+  require(stride >= in, where, "rows of ", in, " weights are ", stride, " elements apart");
+}
+
+}  // namespace
+
+double sign_round_lr(const SignRoundOptions& options, int bits) {
+  if (options.lr != 0) return options.lr;
+  return (options.iters >= 1000 && bits <= 3 ? 2.0 : 1.0) / std::max(options.iters, 1);
+}
+
+SignRoundSlot::SignRoundSlot(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                             const SignRoundOptions& options)
+    : scheme_(scheme), options_(options), out_(out), in_(in), w_dtype_(DType::kF32) {
+  adopt(w);
+}
+
+SignRoundSlot::SignRoundSlot(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                             const SignRoundOptions& options)
+    : scheme_(scheme), options_(options), out_(out), in_(in), w_dtype_(DType::kBF16) {
+  adopt(w);
+}
+
+int64_t SignRoundSlot::bytes(int64_t out, int64_t in, const QuantScheme& scheme,
+                             const SignRoundOptions& options, DType w_dtype) {
+  const int64_t groups = out * scheme.groups(in);
+  const int64_t parameters = 4 * (out * in + 2 * groups);
+  return out * in * size_of(w_dtype) + 8 * groups + parameters * (options.momentum != 0 ? 3 : 2);
+}
+
+template <class W>
+void SignRoundSlot::adopt(const W* w) {
+  check_rounding("signround", out_, in_, scheme_);
+  require(
+      options_.iters >= 0 && options_.lr >= 0 && options_.minmax_lr >= 0 && options_.momentum >= 0,
+      "signround", "iters ", options_.iters, ", lr ", options_.lr, ", minmax_lr ",
+      options_.minmax_lr, ", momentum ", options_.momentum, ", expected none below 0");
+  group_ = scheme_.group(in_);
+  groups_ = scheme_.groups(in_);
+  groups_all_ = out_ * groups_;
+  const int64_t parameters = 4 * (out_ * in_ + 2 * groups_all_);
+  w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
+  range_ = Buffer(8 * groups_all_);
+  parameters_ = Buffer(parameters);
+  best_ = Buffer(parameters);
+  if (options_.momentum != 0) momentum_ = Buffer(parameters);
+  std::fill_n(parameters_.as<float>() + out_ * in_, 2 * groups_all_, 1.0f);
+  std::fill_n(best_.as<float>() + out_ * in_, 2 * groups_all_, 1.0f);
+
+  const auto& functions = kernels::fake_quant_functions<W>();
+  auto* range = range_.as<GroupRange<float>>();
+  std::mutex mutex;
+  parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
+    std::copy(w + begin * in_, w + end * in_, w_.as<W>() + begin * in_);
+    NonFinite found;
+    for (int64_t k = begin * groups_; k < end * groups_; ++k) {
+      const int64_t column = k % groups_ * group_, at = k / groups_ * in_ + column;
+      const int64_t n = std::min(group_, in_ - column);
+      kernels::Extent extent = functions.extent(w_.as<W>() + at, n);
+      if (!extent.finite) {
+        found.merge(replace_non_finite(w_.as<W>() + at, n, at));
+        extent = functions.extent(w_.as<W>() + at, n);
+      }
+      range[k] = {extent.min, extent.max};
+    }
+    const std::lock_guard lock(mutex);
+    non_finite_.merge(found);
+  });
+}
+
+// body(W{}, Out{}) with the types of the weight kept and of the weight to write.
+template <class Body>
+void SignRoundSlot::with_types(DType dtype, Body&& body) const {
+  if (w_dtype_ == DType::kF32)
+    dtype == DType::kF32 ? body(float{}, float{}) : body(float{}, BF16{});
+  else
+    dtype == DType::kF32 ? body(BF16{}, float{}) : body(BF16{}, BF16{});
+}
+
+template <class W>
+void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, const float* v,
+                 int64_t n, kernels::CodeGrid grid, float* weight) {
+  functions.write_f32(w, v, n, grid, weight);
+}
+template <class W>
+void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, const float* v,
+                 int64_t n, kernels::CodeGrid grid, BF16* weight) {
+  functions.write_bf16(w, v, n, grid, weight);
+}
+
+template <class W, class Out>
+void SignRoundSlot::write_rows(Out* weight, int64_t stride) const {
+  const auto& functions = kernels::fake_quant_functions<W>();
+  const auto* range = range_.as<GroupRange<float>>();
+  const int max_code = scheme_.max_code();
+  parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
+        const int64_t k = row * groups_ + g, at = row * in_ + column;
+        const auto grid = group_grid_fwd<float>(scheme_, range[k], alpha()[k], beta()[k]);
+        write_group(functions, w_.as<W>() + at, v() + at, std::min(group_, in_ - column),
+                    code_grid(grid, max_code), weight + row * stride + column);
+      }
+    }
+  });
+}
+
+void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) const {
+  check_weight("signround", dtype, stride, in_);
+  with_types(dtype,
+             [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
+}
+
+// One pass: a group's d_weight, v and w come from memory once and are still in L1 when the new
+// weight is written.
+template <class W, class Out>
+void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
+                              int64_t stride) {
+  const auto& functions = kernels::fake_quant_functions<W>();
+  const auto* range = range_.as<GroupRange<float>>();
+  const int max_code = scheme_.max_code();
+  const double lr = sign_round_lr(options_, scheme_.bits);
+  const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
+  const float momentum = static_cast<float>(options_.momentum);
+  const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
+  const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
+  float* v = parameters_.as<float>();
+  float *alpha = v + out_ * in_, *beta = alpha + groups_all_;
+  float* v_buffer = momentum_.as<float>();
+  float* range_buffer = v_buffer == nullptr ? nullptr : v_buffer + out_ * in_;
+  parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
+        const int64_t k = row * groups_ + g, at = row * in_ + column;
+        const int64_t n = std::min(group_, in_ - column);
+        auto grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
+        const kernels::GroupGrad grad = functions.descend(
+            w_.as<W>() + at, d_weight + row * d_stride + column, n, code_grid(grid, max_code),
+            v_step, v + at, v_buffer == nullptr ? nullptr : v_buffer + at);
+        if (options_.minmax_tuning) {
+          const RangeGrad<float> d = group_grid_bwd<float>(scheme_, range[k], alpha[k], beta[k],
+                                                           grid, grad.scale, grad.clamped);
+          float* buffer = range_buffer == nullptr ? nullptr : range_buffer + k;
+          descend_factor(d.alpha, range_step, alpha[k], buffer);
+          descend_factor(d.beta, range_step, beta[k],
+                         buffer == nullptr ? nullptr : buffer + groups_all_);
+          grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
+        }
+        write_group(functions, w_.as<W>() + at, v + at, n, code_grid(grid, max_code),
+                    weight + row * stride + column);
+      }
+    }
+  });
+}
+
+void SignRoundSlot::step(const float* d_weight, int64_t d_stride, double decay, void* weight,
+                         DType dtype, int64_t stride) {
+  check_weight("signround", dtype, stride, in_);
+  require(d_stride >= in_, "signround", "rows of ", in_, " gradients are ", d_stride,
+          " elements apart");
+  with_types(dtype, [&]<class W, class Out>(W, Out) {
+    step_rows<W>(d_weight, d_stride, decay, static_cast<Out*>(weight), stride);
+  });
+}
+
+void SignRoundSlot::keep_best() {
+  const char* from = parameters_.as<char>();
+  char* to = best_.as<char>();
+  parallel_for(parameters_.bytes(), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+  });
+}
+
+template <class W>
+void SignRoundSlot::finish_rows(QuantizedLinear& result) const {
+  const auto& functions = kernels::fake_quant_functions<W>();
+  const auto* range = range_.as<GroupRange<float>>();
+  const float* v = best_.as<float>();
+  const float *alpha = v + out_ * in_, *beta = alpha + groups_all_;
+  parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin * groups_; k < end * groups_; ++k) {
+      const int64_t column = k % groups_ * group_, at = k / groups_ * in_ + column;
+      const auto grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
+      functions.codes(w_.as<W>() + at, v + at, std::min(group_, in_ - column),
+                      code_grid(grid, scheme_.max_code()), grid.zero, result.codes.data() + at);
+      result.scales[static_cast<size_t>(k)] = grid.scale;
+      result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(grid.zero);
+    }
+  });
+}
+
+QuantizedLinear SignRoundSlot::finish() const {
+  QuantizedLinear result = make_quantized("signround", out_, in_, scheme_);
+  w_dtype_ == DType::kF32 ? finish_rows<float>(result) : finish_rows<BF16>(result);
+  return result;
+}
+
+}  // namespace signround

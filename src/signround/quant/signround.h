@@ -1,0 +1,76 @@
+// SignRound (arXiv 2309.05516): every weight has a rounding offset v, every group a factor alpha of
+// its smallest and beta of its largest weight, and all of them move by a fixed step against the
+// sign of their gradient. Formulas of the grid and of the gradients: grid.h.
+#pragma once
+
+#include "signround/quant/non_finite.h"
+#include "signround/quant/slot.h"
+#include "signround/tensor/buffer.h"
+
+namespace signround {
+
+struct SignRoundOptions {
+  int iters = 200;
+  double lr =
+      0;  // of v; 0: 1 / iters, but 2 / iters for at least 1000 iterations of at most 3 bits
+  double minmax_lr = 0;       // of alpha and beta; 0: as lr
+  bool minmax_tuning = true;  // false: alpha and beta stay 1
+  double momentum = 0;        // 0: the sign of the gradient; m: the sign of m * buffer + gradient
+  bool operator==(const SignRoundOptions&) const = default;
+};
+
+// The step of v that these options mean for weights of so many bits.
+double sign_round_lr(const SignRoundOptions& options, int bits);
+
+class SignRoundSlot : public WeightSlot {
+ public:
+  // Copies w, (out, in) and contiguous, in the type it comes in. Weights that are not finite are
+  // replaced as non_finite.h says. Starts at v = 0, alpha = beta = 1, which is round to nearest.
+  SignRoundSlot(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                const SignRoundOptions& options);
+  SignRoundSlot(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                const SignRoundOptions& options);
+
+  void write_weight(void* weight, DType dtype, int64_t stride) const override;
+  void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype,
+            int64_t stride) override;
+  void keep_best() override;
+  QuantizedLinear finish() const override;
+
+  const NonFinite& non_finite() const { return non_finite_; }
+
+  // Memory that a slot of this size holds, for the memory plan; w_dtype is kF32 or kBF16.
+  static int64_t bytes(int64_t out, int64_t in, const QuantScheme& scheme,
+                       const SignRoundOptions& options, DType w_dtype);
+
+  // The current parameters: v (out, in); alpha, beta (out, groups).
+  const float* v() const { return parameters_.as<float>(); }
+  const float* alpha() const { return v() + out_ * in_; }
+  const float* beta() const { return alpha() + groups_all_; }
+
+ private:
+  template <class W>
+  void adopt(const W* w);
+  template <class W, class Out>
+  void write_rows(Out* weight, int64_t stride) const;
+  template <class W, class Out>
+  void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
+                 int64_t stride);
+  template <class Body>
+  void with_types(DType dtype, Body&& body) const;
+  template <class W>
+  void finish_rows(QuantizedLinear& result) const;
+
+  QuantScheme scheme_;
+  SignRoundOptions options_;
+  int64_t out_, in_, group_, groups_, groups_all_;
+  DType w_dtype_;
+  Buffer w_;           // (out, in) in w_dtype_
+  Buffer range_;       // (out, groups, 2) f32: min(0, smallest), max(0, largest)
+  Buffer parameters_;  // f32: v, then alpha, then beta
+  Buffer best_;        // as parameters_
+  Buffer momentum_;    // as parameters_; empty without momentum
+  NonFinite non_finite_;
+};
+
+}  // namespace signround
