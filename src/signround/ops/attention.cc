@@ -10,9 +10,14 @@
 namespace signround {
 namespace {
 
+int64_t hwy_scratch(const AttentionShape& shape, bool backward) {
+  return backward ? kernels::attention_bwd_scratch_bytes(shape)
+                  : kernels::attention_fwd_scratch_bytes(shape);
+}
 int64_t no_scratch(const AttentionShape&, bool) { return 0; }
 
 constexpr AttentionKernel kKernels[] = {
+    {"hwy", runs_always, hwy_scratch, kernels::attention_fwd_hwy, kernels::attention_bwd_hwy},
     {"ref", runs_always, no_scratch, kernels::attention_fwd_ref, kernels::attention_bwd_ref},
 };
 

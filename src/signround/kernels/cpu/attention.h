@@ -8,6 +8,16 @@
 
 namespace signround::kernels {
 
+// Tiles in the caches, on Highway, with all threads. `scratch` starts on a cache line and holds the
+// bytes that are asked for the same shape.
+int64_t attention_fwd_scratch_bytes(const AttentionShape& shape);
+int64_t attention_bwd_scratch_bytes(const AttentionShape& shape);
+void attention_fwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+                       float* lse, void* scratch);
+void attention_bwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
+                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                       void* scratch);
+
 // In double, row by row; slow, the definition (attention_ref.h).
 void attention_fwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
                        float* lse, void* scratch);

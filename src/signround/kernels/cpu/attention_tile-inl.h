@@ -1,0 +1,275 @@
+// Building blocks of attention on Highway: small matrix products in registers, 2^x, transposition,
+// the keys that a tile of rows may see. Compiled once per instruction set.
+#if defined(SIGNROUND_KERNELS_CPU_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SIGNROUND_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#undef SIGNROUND_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#else
+#define SIGNROUND_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#endif
+
+#include <cstring>
+#include <utility>
+
+#include "signround/kernels/cpu/attention_plan.h"
+#include "signround/kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace signround::kernels::HWY_NAMESPACE {
+
+// The register block of a product: kBlockRows x kBlockVecs accumulators, kBlockVecs vectors of the
+// right side and one value of the left. 6 x 4 of 32 registers, 4 x 3 of the 16 of AVX2 and SSE.
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
+constexpr int kBlockRows = 4, kBlockVecs = 3;
+#else
+constexpr int kBlockRows = 6, kBlockVecs = 4;
+#endif
+constexpr int64_t kLanes = int64_t{hn::MaxLanes(DF())};
+static_assert(kTileRows % kBlockRows == 0 && 16 % kLanes == 0);
+
+// c (rows, vecs * kLanes) = or += a (rows, k) * b (k, vecs * kLanes). a is stored as (k, rows)
+// where kTransposed. c is aligned.
+struct Product {
+  const float* a;
+  int64_t lda;
+  const float* b;
+  int64_t ldb;
+  float* c;
+  int64_t ldc;
+  int64_t k;
+  bool accumulate;
+};
+
+template <bool kTransposed, int kRows, int kVecs>
+HWY_NOINLINE void multiply_block(const Product& p) {
+  const DF d;
+  VF sum[kRows][kVecs];
+  HWY_UNROLL(6)
+  for (int r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVecs; ++v) {
+      sum[r][v] = p.accumulate ? hn::Load(d, p.c + r * p.ldc + v * kLanes) : hn::Zero(d);
+    }
+  }
+  const float *a = p.a, *b = p.b;
+  const int64_t a_step = kTransposed ? p.lda : 1, a_row = kTransposed ? 1 : p.lda, ldb = p.ldb;
+  for (int64_t k = p.k; k > 0; --k, a += a_step, b += ldb) {
+    VF right[kVecs];
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVecs; ++v) right[v] = hn::LoadU(d, b + v * kLanes);
+    HWY_UNROLL(6)
+    for (int r = 0; r < kRows; ++r) {
+      const VF left = hn::Set(d, a[r * a_row]);
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+    }
+  }
+  HWY_UNROLL(6)
+  for (int r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVecs; ++v) hn::Store(sum[r][v], d, p.c + r * p.ldc + v * kLanes);
+  }
+}
+
+template <bool kTransposed>
+HWY_INLINE void multiply(const Product& p, int64_t rows, int64_t vecs) {
+  using Block = void (*)(const Product&);
+  static constexpr auto kBlocks = []<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    struct Table {
+      Block of[sizeof...(kIndex)];
+    };
+    return Table{
+        {multiply_block<kTransposed, kIndex / kBlockVecs + 1, kIndex % kBlockVecs + 1>...}};
+  }
+  (std::make_integer_sequence<int, kBlockRows * kBlockVecs>());
+  kBlocks.of[(rows - 1) * kBlockVecs + vecs - 1](p);
+}
+
+// max(low, x) and min(high, x), and NaN where x is NaN. One instruction each: x86 gives the second
+// operand where one is NaN, others give NaN; Highway's scalar code would drop it.
+HWY_INLINE VF at_least(float low, VF x) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(hn::Lt(x, set(low)), set(low), x);
+#else
+  return hn::Max(set(low), x);
+#endif
+}
+HWY_INLINE VF at_most(float high, VF x) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(hn::Gt(x, set(high)), set(high), x);
+#else
+  return hn::Min(set(high), x);
+#endif
+}
+
+// 2^x for x <= 0; 2^-126 below -126, NaN for NaN. Error below 1 ulp: x = n + f with |f| <= 1/2, and
+// a minimax polynomial of 2^f (relative error 2e-9) times 2^n.
+HWY_INLINE VF exp2_nonpositive(VF x) {
+  const DI di;
+  x = at_least(-126, x);
+  const VF magic = set(0x1.8p23f);
+  const VF shifted = hn::Add(x, magic);  // its low bits are n
+  const VF f = hn::Sub(x, hn::Sub(shifted, magic));
+  VF p = set(0x1.41d334p-13f);
+  p = hn::MulAdd(p, f, set(0x1.5f456ap-10f));
+  p = hn::MulAdd(p, f, set(0x1.3b2dbcp-7f));
+  p = hn::MulAdd(p, f, set(0x1.c6aed4p-5f));
+  p = hn::MulAdd(p, f, set(0x1.ebfbdap-3f));
+  p = hn::MulAdd(p, f, set(0x1.62e43p-1f));
+  p = hn::MulAdd(p, f, set(1.0f));
+  const auto n = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
+  return hn::BitCast(DF(), hn::Add(hn::BitCast(di, p), n));
+}
+
+// to (columns, keys, ldt apart) = transpose of the rows of from; columns beyond `keys` are zeroed
+// up to a whole vector.
+HWY_INLINE void transpose_rows(const float* from, int64_t stride, int64_t keys, int64_t columns,
+                               float* to, int64_t ldt) {
+  int64_t j = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d4;
+  for (; j + 4 <= keys; j += 4) {
+    const float* row = from + j * stride;
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      const auto r0 = hn::LoadU(d4, row + c), r1 = hn::LoadU(d4, row + stride + c);
+      const auto r2 = hn::LoadU(d4, row + 2 * stride + c), r3 = hn::LoadU(d4, row + 3 * stride + c);
+      const auto even_low = hn::InterleaveLower(d4, r0, r2),
+                 odd_low = hn::InterleaveLower(d4, r1, r3);
+      const auto even_high = hn::InterleaveUpper(d4, r0, r2);
+      const auto odd_high = hn::InterleaveUpper(d4, r1, r3);
+      float* out = to + c * ldt + j;
+      hn::Store(hn::InterleaveLower(d4, even_low, odd_low), d4, out);
+      hn::Store(hn::InterleaveUpper(d4, even_low, odd_low), d4, out + ldt);
+      hn::Store(hn::InterleaveLower(d4, even_high, odd_high), d4, out + 2 * ldt);
+      hn::Store(hn::InterleaveUpper(d4, even_high, odd_high), d4, out + 3 * ldt);
+    }
+    for (; c < columns; ++c)
+      for (int64_t n = 0; n < 4; ++n) to[c * ldt + j + n] = row[n * stride + c];
+  }
+#endif
+  const int64_t end = whole_vectors(keys);
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t n = j; n < end; ++n) to[c * ldt + n] = n < keys ? from[n * stride + c] : 0.0f;
+}
+
+// One row, zeroed up to a whole vector.
+HWY_INLINE void copy_row(const float* from, int64_t columns, float* to) {
+  std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(float));
+  for (int64_t c = columns; c < whole_vectors(columns); ++c) to[c] = 0;
+}
+
+HWY_INLINE void write_row(const float* from, float scale, int64_t columns, OutRow to) {
+  const VF factor = set(scale);
+  for_vectors(columns, [&](int64_t c, auto io) SIGNROUND_LAMBDA {
+    store(io, hn::Mul(factor, hn::Load(DF(), from + c)), to, c);
+  });
+}
+
+// Head `at.head` of a token, in rows of all heads.
+HWY_INLINE const float* head_of(const RowsIn& rows, const RowPlace& at, int64_t dim) {
+  return row_of(rows, at.token) + at.head * dim;
+}
+HWY_INLINE OutRow head_of(const RowsOut& rows, const RowPlace& at, int64_t dim) {
+  return out_at(rows, at.token * rows.stride + at.head * dim);
+}
+
+// A tile of rows against a tile of keys: which keys, counted from the tile's first, a row sees.
+struct Visible {
+  int64_t rows, keys;
+  int64_t first[kTileRows], end[kTileRows];  // [first, end) within [0, keys]; never falling
+  bool any;
+
+  Visible(const AttentionShape& shape, int64_t row, int64_t n_rows, int64_t key, int64_t n_keys)
+      : rows(n_rows), keys(n_keys) {
+    const int64_t group = shape.group();
+    int64_t token = row / group, left = group - row % group;
+    for (int64_t r = 0; r < rows; ++r, --left) {
+      if (left == 0) ++token, left = group;
+      first[r] = std::clamp(shape.first_key(token) - key, int64_t{0}, keys);
+      end[r] = std::clamp(shape.end_key(token) - key, int64_t{0}, keys);
+    }
+    any = end[rows - 1] > 0 && first[0] < keys;
+  }
+  // All keys that one of the rows [r, r + n) sees, and some between.
+  int64_t first_of(int64_t r) const { return first[r]; }
+  int64_t end_of(int64_t r, int64_t n) const { return end[r + n - 1]; }
+};
+
+// scores (rows, keys) = left (rows, depth) * right (depth, keys) where some row of a block sees
+// the keys; undefined elsewhere.
+HWY_INLINE void multiply_visible(const Visible& see, const float* left, int64_t lda,
+                                 const float* right, int64_t ldb, int64_t depth, float* scores,
+                                 int64_t ldc) {
+  const int64_t all = ceil_div(see.keys, kLanes);
+  for (int64_t panel = 0; panel < all; panel += kBlockVecs) {
+    for (int64_t r = 0; r < see.rows; r += kBlockRows) {
+      const int64_t n = std::min<int64_t>(kBlockRows, see.rows - r);
+      const int64_t begin = std::max(panel, see.first_of(r) / kLanes);
+      const int64_t end =
+          std::min(std::min(panel + kBlockVecs, all), ceil_div(see.end_of(r, n), kLanes));
+      if (begin >= end) continue;
+      multiply<false>({left + r * lda, lda, right + begin * kLanes, ldb,
+                       scores + r * ldc + begin * kLanes, ldc, depth, false},
+                      n, end - begin);
+    }
+  }
+}
+
+// out (rows, columns) += weights (rows, keys) * values (keys, columns).
+HWY_INLINE void add_weighted_keys(const Visible& see, const float* weights, int64_t lda,
+                                  const float* values, int64_t ldb, int64_t columns, float* out,
+                                  int64_t ldc) {
+  const int64_t all = ceil_div(columns, kLanes);
+  for (int64_t panel = 0; panel < all; panel += kBlockVecs) {
+    const int64_t vecs = std::min<int64_t>(kBlockVecs, all - panel);
+    for (int64_t r = 0; r < see.rows; r += kBlockRows) {
+      const int64_t n = std::min<int64_t>(kBlockRows, see.rows - r);
+      const int64_t begin = see.first_of(r), end = see.end_of(r, n);
+      if (begin >= end) continue;
+      multiply<false>({weights + r * lda + begin, lda, values + begin * ldb + panel * kLanes, ldb,
+                       out + r * ldc + panel * kLanes, ldc, end - begin, true},
+                      n, vecs);
+    }
+  }
+}
+
+// out (keys, columns) += transpose of weights (rows, keys) * values (rows, columns).
+HWY_INLINE void add_weighted_rows(const Visible& see, const float* weights, int64_t lda,
+                                  const float* values, int64_t ldb, int64_t columns, float* out,
+                                  int64_t ldc) {
+  const int64_t all = ceil_div(columns, kLanes);
+  for (int64_t panel = 0; panel < all; panel += kBlockVecs) {
+    const int64_t vecs = std::min<int64_t>(kBlockVecs, all - panel);
+    int64_t begin = 0, end = 0;
+    for (int64_t j = 0; j < see.keys; j += kBlockRows) {
+      const int64_t n = std::min<int64_t>(kBlockRows, see.keys - j);
+      while (begin < see.rows && see.end[begin] <= j) ++begin;
+      while (end < see.rows && see.first[end] < j + n) ++end;
+      if (begin >= end) continue;
+      multiply<true>({weights + begin * lda + j, lda, values + begin * ldb + panel * kLanes, ldb,
+                      out + j * ldc + panel * kLanes, ldc, end - begin, true},
+                     n, vecs);
+    }
+  }
+}
+
+// Lanes of the vector at `at` that lie in [first, end).
+HWY_INLINE hn::Mask<DF> lanes_between(int64_t at, int64_t first, int64_t end) {
+  const VF lane = hn::Iota(DF(), static_cast<float>(at));
+  return hn::And(hn::Ge(lane, set(static_cast<float>(first))),
+                 hn::Lt(lane, set(static_cast<float>(end))));
+}
+
+// Zeros in the vectors of a row of scores that hold no key in [first, end).
+HWY_INLINE void zero_unseen(float* s, int64_t first, int64_t end, int64_t keys) {
+  for (int64_t j = 0; j < first / kLanes * kLanes; j += kLanes) hn::Store(set(0), DF(), s + j);
+  for (int64_t j = ceil_div(end, kLanes) * kLanes; j < keys; j += kLanes)
+    hn::Store(set(0), DF(), s + j);
+}
+
+constexpr float kLog2e = 0x1.715476p0f, kLn2 = 0x1.62e43p-1f;
+
+}  // namespace signround::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
