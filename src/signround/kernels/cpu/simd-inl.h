@@ -127,6 +127,7 @@ struct Full {
     HWY_NAMESPACE::store(v, p + j);
   }
   HWY_INLINE VF inside(VF v) const { return v; }
+  HWY_INLINE VF outside(VF v, VF) const { return v; }
 };
 
 // The last n < lanes() elements, through a padded copy: nothing outside of the row is read or
@@ -148,6 +149,10 @@ struct Part {
   // Zero outside the row: for terms that do not vanish where the loaded values do.
   HWY_INLINE VF inside(VF v) const {
     return hn::IfThenElseZero(hn::FirstN(DF(), static_cast<size_t>(n)), v);
+  }
+  // `filler` outside the row.
+  HWY_INLINE VF outside(VF v, VF filler) const {
+    return hn::IfThenElse(hn::FirstN(DF(), static_cast<size_t>(n)), v, filler);
   }
 };
 
