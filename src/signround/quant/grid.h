@@ -85,7 +85,7 @@ GroupGrid<T> group_grid_fwd(const QuantScheme& scheme, GroupRange<T> range, T al
   GroupGrid<T> grid;
   switch (scheme.symmetry) {
     case Symmetry::kFullRange:
-      grid.scale = larger(-lo, hi) / half;
+      grid.scale = larger(-lo, hi) * T(1.0f / static_cast<float>(1 << (scheme.bits - 1)));
       if (!(real_part(hi) < -real_part(lo))) grid.scale = -grid.scale;
       break;
     case Symmetry::kAsym:

@@ -14,6 +14,12 @@
 namespace signround {
 namespace {
 
+constexpr int64_t kBytesPerGroup = sizeof(GroupRange<float>) + sizeof(GroupGrid<float>);
+
+// Groups that `step` works on at a time: the scalar work between two passes over a group is one
+// long chain, and those of several groups overlap. Their data, 1024 weights, stays in L1.
+constexpr int64_t kBatchGroups = 32, kBatchWeights = 1024;
+
 float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f; }
 
 // One step of alpha or beta: as v in kernels/cpu/fake_quant.h, then into [0, 1].
@@ -51,7 +57,8 @@ int64_t SignRoundSlot::bytes(int64_t out, int64_t in, const QuantScheme& scheme,
                              const SignRoundOptions& options, DType w_dtype) {
   const int64_t groups = out * scheme.groups(in);
   const int64_t parameters = 4 * (out * in + 2 * groups);
-  return out * in * size_of(w_dtype) + 8 * groups + parameters * (options.momentum != 0 ? 3 : 2);
+  return out * in * size_of(w_dtype) + kBytesPerGroup * groups +
+         parameters * (options.momentum != 0 ? 3 : 2);
 }
 
 template <class W>
@@ -66,7 +73,8 @@ void SignRoundSlot::adopt(const W* w) {
   groups_all_ = out_ * groups_;
   const int64_t parameters = 4 * (out_ * in_ + 2 * groups_all_);
   w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
-  range_ = Buffer(8 * groups_all_);
+  range_ = Buffer(static_cast<int64_t>(sizeof(GroupRange<float>)) * groups_all_);
+  grid_ = Buffer(static_cast<int64_t>(sizeof(GroupGrid<float>)) * groups_all_);
   parameters_ = Buffer(parameters);
   best_ = Buffer(parameters);
   if (options_.momentum != 0) momentum_ = Buffer(parameters);
@@ -75,6 +83,7 @@ void SignRoundSlot::adopt(const W* w) {
 
   const auto& functions = kernels::fake_quant_functions<W>();
   auto* range = range_.as<GroupRange<float>>();
+  auto* grid = grid_.as<GroupGrid<float>>();
   std::mutex mutex;
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     std::copy(w + begin * in_, w + end * in_, w_.as<W>() + begin * in_);
@@ -88,6 +97,7 @@ void SignRoundSlot::adopt(const W* w) {
         extent = functions.extent(w_.as<W>() + at, n);
       }
       range[k] = {extent.min, extent.max};
+      grid[k] = group_grid_fwd<float>(scheme_, range[k], 1.0f, 1.0f);
     }
     const std::lock_guard lock(mutex);
     non_finite_.merge(found);
@@ -117,15 +127,14 @@ void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, co
 template <class W, class Out>
 void SignRoundSlot::write_rows(Out* weight, int64_t stride) const {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const auto* range = range_.as<GroupRange<float>>();
+  const auto* grid = grid_.as<GroupGrid<float>>();
   const int max_code = scheme_.max_code();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
         const int64_t k = row * groups_ + g, at = row * in_ + column;
-        const auto grid = group_grid_fwd<float>(scheme_, range[k], alpha()[k], beta()[k]);
         write_group(functions, w_.as<W>() + at, v() + at, std::min(group_, in_ - column),
-                    code_grid(grid, max_code), weight + row * stride + column);
+                    code_grid(grid[k], max_code), weight + row * stride + column);
       }
     }
   });
@@ -137,43 +146,59 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
-// One pass: a group's d_weight, v and w come from memory once and are still in L1 when the new
-// weight is written.
+// alpha, beta and the grid of group k.
+void SignRoundSlot::step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad) {
+  const GroupRange<float> range = range_.as<GroupRange<float>>()[k];
+  GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
+  float& alpha = parameters_.as<float>()[out_ * in_ + k];
+  float& beta = parameters_.as<float>()[out_ * in_ + groups_all_ + k];
+  const RangeGrad<float> d =
+      group_grid_bwd<float>(scheme_, range, alpha, beta, grid, grad.scale, grad.clamped);
+  float* buffer = momentum_.bytes() == 0 ? nullptr : momentum_.as<float>() + out_ * in_ + k;
+  descend_factor(d.alpha, step, alpha, buffer);
+  descend_factor(d.beta, step, beta, buffer == nullptr ? nullptr : buffer + groups_all_);
+  grid = group_grid_fwd<float>(scheme_, range, alpha, beta);
+}
+
+// One pass: what belongs to a batch of groups comes from memory once and is still in L1 when the
+// new weight is written.
 template <class W, class Out>
 void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
                               int64_t stride) {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const auto* range = range_.as<GroupRange<float>>();
+  const GroupGrid<float>* grid = grid_.as<GroupGrid<float>>();
   const int max_code = scheme_.max_code();
   const double lr = sign_round_lr(options_, scheme_.bits);
   const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
   const float momentum = static_cast<float>(options_.momentum);
   const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
   const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
+  const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
+  const W* w = w_.as<W>();
   float* v = parameters_.as<float>();
-  float *alpha = v + out_ * in_, *beta = alpha + groups_all_;
-  float* v_buffer = momentum_.as<float>();
-  float* range_buffer = v_buffer == nullptr ? nullptr : v_buffer + out_ * in_;
+  float* buffer = momentum_.as<float>();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
+    kernels::GroupGrad grads[kBatchGroups];
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
-        const int64_t k = row * groups_ + g, at = row * in_ + column;
-        const int64_t n = std::min(group_, in_ - column);
-        auto grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
-        const kernels::GroupGrad grad = functions.descend(
-            w_.as<W>() + at, d_weight + row * d_stride + column, n, code_grid(grid, max_code),
-            v_step, v + at, v_buffer == nullptr ? nullptr : v_buffer + at);
-        if (options_.minmax_tuning) {
-          const RangeGrad<float> d = group_grid_bwd<float>(scheme_, range[k], alpha[k], beta[k],
-                                                           grid, grad.scale, grad.clamped);
-          float* buffer = range_buffer == nullptr ? nullptr : range_buffer + k;
-          descend_factor(d.alpha, range_step, alpha[k], buffer);
-          descend_factor(d.beta, range_step, beta[k],
-                         buffer == nullptr ? nullptr : buffer + groups_all_);
-          grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
+      const float* d_row = d_weight + row * d_stride;
+      Out* out_row = weight + row * stride;
+      for (int64_t first = 0; first < groups_; first += batch) {
+        const int64_t last = std::min(groups_, first + batch);
+        for (int64_t g = first; g < last; ++g) {
+          const int64_t column = g * group_, at = row * in_ + column;
+          grads[g - first] =
+              functions.descend(w + at, d_row + column, std::min(group_, in_ - column),
+                                code_grid(grid[row * groups_ + g], max_code), v_step, v + at,
+                                buffer == nullptr ? nullptr : buffer + at);
         }
-        write_group(functions, w_.as<W>() + at, v + at, n, code_grid(grid, max_code),
-                    weight + row * stride + column);
+        if (options_.minmax_tuning)
+          for (int64_t g = first; g < last; ++g)
+            step_range(row * groups_ + g, range_step, grads[g - first]);
+        for (int64_t g = first; g < last; ++g) {
+          const int64_t column = g * group_, at = row * in_ + column;
+          write_group(functions, w + at, v + at, std::min(group_, in_ - column),
+                      code_grid(grid[row * groups_ + g], max_code), out_row + column);
+        }
       }
     }
   });

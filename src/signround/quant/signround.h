@@ -3,6 +3,7 @@
 // sign of their gradient. Formulas of the grid and of the gradients: grid.h.
 #pragma once
 
+#include "signround/kernels/cpu/fake_quant.h"
 #include "signround/quant/non_finite.h"
 #include "signround/quant/slot.h"
 #include "signround/tensor/buffer.h"
@@ -56,6 +57,7 @@ class SignRoundSlot : public WeightSlot {
   template <class W, class Out>
   void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
                  int64_t stride);
+  void step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad);
   template <class Body>
   void with_types(DType dtype, Body&& body) const;
   template <class W>
@@ -66,7 +68,8 @@ class SignRoundSlot : public WeightSlot {
   int64_t out_, in_, group_, groups_, groups_all_;
   DType w_dtype_;
   Buffer w_;           // (out, in) in w_dtype_
-  Buffer range_;       // (out, groups, 2) f32: min(0, smallest), max(0, largest)
+  Buffer range_;       // (out, groups) GroupRange<float>
+  Buffer grid_;        // (out, groups) GroupGrid<float> of the current alpha and beta
   Buffer parameters_;  // f32: v, then alpha, then beta
   Buffer best_;        // as parameters_
   Buffer momentum_;    // as parameters_; empty without momentum
