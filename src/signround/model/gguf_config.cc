@@ -248,7 +248,7 @@ int64_t vocabulary_size(const GgufFile& file, int64_t hidden) {
          " has no token_embd.weight: is it a model?");
   if (embedding->shape.size() != 2 || embedding->columns() != hidden)
     fail(ErrorKind::kCorruptFile, kWhere, file.path().string(),
-         ": token_embd.weight does not have rows of ", hidden, " values");
+         ": token_embd.weight's rows do not fit the embedding_length ", hidden);
   const GgufValue* tokens = file.find("tokenizer.ggml.tokens");
   if (tokens && tokens->count > embedding->rows())
     fail(ErrorKind::kCorruptFile, kWhere, file.path().string(), " has ", tokens->count,

@@ -1,0 +1,215 @@
+#include "signround/text/gguf_tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "signround/testing/expect_error.h"
+#include "signround/testing/gguf_builder.h"
+#include "signround/testing/temp_dir.h"
+#include "signround/text/tokenizer.h"
+
+namespace signround {
+namespace {
+
+using nlohmann::json;
+using testing::expect_error;
+using testing::GgufBuilder;
+using testing::TempDir;
+
+constexpr const char* kTokens = "tokenizer.ggml.tokens";
+constexpr const char* kTypes = "tokenizer.ggml.token_type";
+const std::string kSpace = "\xe2\x96\x81";
+
+GgufBuilder byte_level() {
+  GgufBuilder b;
+  b.text("general.architecture", "llama").text("tokenizer.ggml.model", "gpt2");
+  return b;
+}
+
+// <unk> <s> </s>, three bytes, letters, pieces with scores as SentencePiece trains them: the longer
+// the later.
+GgufBuilder sentencepiece() {
+  GgufBuilder b;
+  b.text("general.architecture", "llama").text("tokenizer.ggml.model", "llama");
+  b.strings(kTokens, {"<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", kSpace, "a", "b", "c",
+                      "ab", "bc", "abc", kSpace + "a", "<tool>"});
+  b.array<float>("tokenizer.ggml.scores",
+                 {0, 0, 0, 0, 0, 0, -10, -11, -12, -13, -1, -2, -3, -4, 0});
+  b.array<int32_t>(kTypes, {2, 3, 3, 6, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1, 4});
+  return b;
+}
+
+struct Files {
+  json tokenizer, config;
+};
+
+Files convert(const GgufBuilder& builder) {
+  const TempDir dir;
+  testing::write_file(dir / "a.gguf", builder.bytes());
+  const GgufFile file(dir / "a.gguf");
+  return {json::parse(tokenizer_json_from_gguf(file)), tokenizer_config_from_gguf(file)};
+}
+
+std::vector<int32_t> encode(const Files& files, const std::string& text, bool add_special = false) {
+  return Tokenizer::from_json(files.tokenizer.dump(), files.config)->encode(text, add_special);
+}
+
+TEST(GgufTokenizer, ByteLevelTokensAndMergesAreTakenOver) {
+  GgufBuilder b = byte_level();
+  b.text("tokenizer.ggml.pre", "gpt-2");
+  b.strings(kTokens, {"<|end|>", "a", "b", "\xc4\xa0", "ab",
+                      "\xc4\xa0"
+                      "ab",
+                      "<think>", "[PAD7]"});
+  b.array<int32_t>(kTypes, {3, 1, 1, 1, 1, 1, 4, 5})
+      .strings("tokenizer.ggml.merges", {"a b", "\xc4\xa0 ab"});
+  b.value<uint32_t>("tokenizer.ggml.eos_token_id", 0);
+  const Files files = convert(b);
+  const json& model = files.tokenizer["model"];
+  EXPECT_EQ(model["vocab"],
+            json::parse(R"({"<|end|>":0,"a":1,"b":2,"Ġ":3,"ab":4,"Ġab":5,"<think>":6})"));
+  EXPECT_EQ(model["merges"], json::parse(R"([["a","b"],["Ġ","ab"]])"));
+  const json& added = files.tokenizer["added_tokens"];
+  ASSERT_EQ(added.size(), 2u);
+  EXPECT_EQ(added[0]["content"], "<|end|>");
+  EXPECT_EQ(added[0]["special"], true);
+  EXPECT_EQ(added[1],
+            json::parse(
+                R"({"id":6,"content":"<think>","single_word":false,"lstrip":false,"rstrip":false,)"
+                R"("normalized":false,"special":false})"));
+  EXPECT_EQ(files.tokenizer["normalizer"], json());
+  EXPECT_EQ(files.tokenizer["pre_tokenizer"]["type"], "ByteLevel");
+  EXPECT_EQ(encode(files, "ab ab<|end|><think>b"), (std::vector<int32_t>{4, 5, 0, 6, 2}));
+}
+
+TEST(GgufTokenizer, TheNameOfTheSplitterDecidesHowTextIsCut) {
+  const auto with_pre = [](const std::string& pre) {
+    GgufBuilder b = byte_level();
+    b.text("tokenizer.ggml.pre", pre)
+        .strings(kTokens, {"a", "<s>"})
+        .value<uint32_t>("tokenizer.ggml.bos_token_id", 1);
+    return convert(b);
+  };
+  const json smollm = with_pre("smollm").tokenizer;
+  EXPECT_EQ(smollm["pre_tokenizer"]["pretokenizers"][0],
+            json::parse(R"({"type":"Digits","individual_digits":true})"));
+  const Files llama3 = with_pre("llama-bpe");
+  EXPECT_NE(llama3.tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+                .get<std::string>()
+                .find("\\p{N}{1,3}"),
+            std::string::npos);
+  EXPECT_EQ(llama3.tokenizer["model"]["ignore_merges"], true);
+  EXPECT_EQ(llama3.config["add_bos_token"], true);  // llama.cpp's default for this name
+  EXPECT_EQ(llama3.tokenizer["post_processor"]["processors"][1]["single"][0]["SpecialToken"]["id"],
+            "<s>");
+  const Files qwen2 = with_pre("qwen2");
+  EXPECT_EQ(qwen2.tokenizer["normalizer"]["type"], "NFC");
+  EXPECT_EQ(qwen2.config["add_bos_token"], false);
+  EXPECT_EQ(with_pre("default").tokenizer["pre_tokenizer"]["pretokenizers"].size(), 5u);
+  EXPECT_EQ(with_pre("tekken").tokenizer["model"]["ignore_merges"], true);
+  expect_error(ErrorKind::kUnsupported, "tokenizer.ggml.pre is viking; known are gpt-2, ",
+               [&] { with_pre("viking"); });
+}
+
+TEST(GgufTokenizer, ABosThatTheFileAsksForIsAdded) {
+  GgufBuilder b = byte_level();
+  b.text("tokenizer.ggml.pre", "gpt-2")
+      .strings(kTokens, {"a", "<s>", "</s>"})
+      .array<int32_t>(kTypes, {1, 3, 3});
+  b.value<uint32_t>("tokenizer.ggml.bos_token_id", 1)
+      .value<bool>("tokenizer.ggml.add_bos_token", true);
+  b.value<uint32_t>("tokenizer.ggml.eos_token_id", 2)
+      .value<bool>("tokenizer.ggml.add_eos_token", true);
+  const Files files = convert(b);
+  EXPECT_EQ(encode(files, "a", true), (std::vector<int32_t>{1, 0, 2}));
+  EXPECT_EQ(encode(files, "a", false), (std::vector<int32_t>{0}));
+}
+
+TEST(GgufTokenizer, FilesWithoutASplitterGetTheirArchitecturesOne) {
+  GgufBuilder b;
+  b.text("general.architecture", "qwen2")
+      .text("tokenizer.ggml.model", "gpt2")
+      .strings(kTokens, {"a"});
+  EXPECT_EQ(convert(b).tokenizer["normalizer"]["type"], "NFC");
+  EXPECT_EQ(convert(byte_level().strings(kTokens, {"a"}))
+                .tokenizer["pre_tokenizer"]["pretokenizers"]
+                .size(),
+            5u);
+}
+
+// Results by score: ab (-1), bc (-2), abc (-3) in two ways of which the longer left side goes
+// first, then " a" (-4).
+TEST(GgufTokenizer, MergesOfSentencePieceFollowFromTheScores) {
+  const json model = convert(sentencepiece()).tokenizer["model"];
+  EXPECT_EQ(model["merges"],
+            json::parse(R"([["a","b"],["b","c"],["ab","c"],["a","bc"],["▁","a"]])"));
+  EXPECT_EQ(model["byte_fallback"], true);
+  EXPECT_EQ(model["unk_token"], "<unk>");
+}
+
+TEST(GgufTokenizer, SentencePieceTextIsEncodedAsLlamaCppDoes) {
+  const Files files = convert(sentencepiece());
+  EXPECT_EQ(encode(files, "abc", true),
+            (std::vector<int32_t>{1, 6, 12}));  // BOS, the added space, abc: ab beats " a"
+  EXPECT_EQ(encode(files, "a"), (std::vector<int32_t>{13}));
+  EXPECT_EQ(encode(files, "a\xe2\x82\xac"),
+            (std::vector<int32_t>{13, 3, 4, 5}));  // the euro sign is three bytes
+  EXPECT_EQ(encode(files, "b<tool>b"), (std::vector<int32_t>{6, 8, 14, 6, 8}));
+  GgufBuilder b = sentencepiece();
+  EXPECT_EQ(encode(convert(b.value<bool>("tokenizer.ggml.add_space_prefix", false)), "a"),
+            (std::vector<int32_t>{7}));
+}
+
+TEST(GgufTokenizer, ConfigNamesTheSpecialTokensAndTheTemplate) {
+  GgufBuilder b = sentencepiece();
+  b.value<uint32_t>("llama.context_length", 4096).text("tokenizer.chat_template", "{{ messages }}");
+  b.value<uint32_t>("tokenizer.ggml.padding_token_id", 0xffffffffu);  // none
+  EXPECT_EQ(convert(b).config,
+            json::parse(
+                R"({"add_bos_token":true,"add_eos_token":false,"bos_token":"<s>","eos_token":"</s>",
+      "chat_template":"{{ messages }}","clean_up_tokenization_spaces":false,"model_max_length":4096,
+      "tokenizer_class":"PreTrainedTokenizerFast","unk_token":"<unk>"})"));
+}
+
+TEST(GgufTokenizer, OfEqualTokensTheFirstOneCounts) {
+  const json vocab =
+      convert(byte_level().strings(kTokens, {"a", "b", "a"})).tokenizer["model"]["vocab"];
+  EXPECT_EQ(vocab, json::parse(R"({"a":0,"b":1})"));
+}
+
+TEST(GgufTokenizer, RefusesWhatIsBroken) {
+  const auto expect = [](ErrorKind kind, const std::string& text, const GgufBuilder& b) {
+    expect_error(kind, text, [&] { convert(b); });
+  };
+  expect(ErrorKind::kUnsupported, "tokenizer.ggml.model is 't5'",
+         GgufBuilder().text("tokenizer.ggml.model", "t5"));
+  expect(ErrorKind::kCorruptFile, "has no tokenizer.ggml.tokens", byte_level());
+  expect(ErrorKind::kCorruptFile, "2 token types for 1 tokens",
+         byte_level().strings(kTokens, {"a"}).array<int32_t>(kTypes, {1, 1}));
+  expect(ErrorKind::kCorruptFile, "bos_token_id is 7, but there are 1 tokens",
+         byte_level().strings(kTokens, {"a"}).value<uint32_t>("tokenizer.ggml.bos_token_id", 7));
+  expect(ErrorKind::kCorruptFile, "not UTF-8", byte_level().strings(kTokens, {"\xff"}));
+  const auto merge = [](const std::string& m) {
+    return byte_level().strings(kTokens, {"a", "b"}).strings("tokenizer.ggml.merges", {m});
+  };
+  expect(ErrorKind::kCorruptFile, "the merge 'ab' has no space", merge("ab"));
+  expect(ErrorKind::kCorruptFile, "the merge '' has no space", merge(""));
+  expect(ErrorKind::kCorruptFile, "the merge 'a b' has a side or a result that is not a token",
+         merge("a b"));
+  const auto scores = [](const std::string& token, float score) {
+    GgufBuilder b;
+    b.text("tokenizer.ggml.model", "llama")
+        .strings(kTokens, {token})
+        .array<float>("tokenizer.ggml.scores", {score});
+    return b;
+  };
+  expect(ErrorKind::kCorruptFile, "expected at most 1024 bytes", scores(std::string(1025, 'a'), 0));
+  expect(ErrorKind::kCorruptFile, "a finite score",
+         scores("a", std::numeric_limits<float>::quiet_NaN()));
+  expect(ErrorKind::kCorruptFile, "has no tokenizer.ggml.scores",
+         GgufBuilder().text("tokenizer.ggml.model", "llama").strings(kTokens, {"a"}));
+}
+
+}  // namespace
+}  // namespace signround
