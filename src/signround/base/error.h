@@ -14,11 +14,12 @@ enum class ErrorKind {
   kCorruptFile,      // a file that breaks its own format
   kUnsupported,      // a sound request that this program cannot serve
   kIo,               // the operating system said no: disk full, permission, network
-  kBusy,             // somebody else's: a lock, a folder that holds something else, a journal of other settings
-  kMemory,           // the plan needs more memory than there is
-  kDevice,           // an accelerator failed or was not built
-  kStrict,           // --strict: something was degraded that would otherwise be counted and reported
-  kInterrupted,      // Ctrl-C or SIGTERM; the run can be continued
+  kBusy,         // somebody else's: a lock, a folder that holds something else, a journal of other
+                 // settings
+  kMemory,       // the plan needs more memory than there is
+  kDevice,       // an accelerator failed or was not built
+  kStrict,       // --strict: something was degraded that would otherwise be counted and reported
+  kInterrupted,  // Ctrl-C or SIGTERM; the run can be continued
 };
 
 // Exit code of the program for an error of this kind. Documented in docs/exit_codes.md; stable.

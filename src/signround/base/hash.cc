@@ -10,7 +10,8 @@ uint64_t xxh3(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.s
 
 std::string hex(uint64_t value) {
   std::string text(16, '0');
-  for (int i = 15; i >= 0; --i, value >>= 4) text[static_cast<size_t>(i)] = "0123456789abcdef"[value & 15];
+  for (int i = 15; i >= 0; --i, value >>= 4)
+    text[static_cast<size_t>(i)] = "0123456789abcdef"[value & 15];
   return text;
 }
 

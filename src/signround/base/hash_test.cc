@@ -11,7 +11,9 @@ TEST(Hash, Sha256OfTheStandardsExample) {  // FIPS 180-2, example B.1
 
 TEST(Hash, HexKeepsLeadingZeros) { EXPECT_EQ(hex(0xabc), "0000000000000abc"); }
 
-TEST(Hash, Xxh3OfNothingIsTheKnownConstant) { EXPECT_EQ(hex(xxh3(std::string_view())), "2d06800538d394c2"); }
+TEST(Hash, Xxh3OfNothingIsTheKnownConstant) {
+  EXPECT_EQ(hex(xxh3(std::string_view())), "2d06800538d394c2");
+}
 
 }  // namespace
 }  // namespace signround

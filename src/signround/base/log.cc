@@ -16,8 +16,8 @@ void print(LogLevel level, std::string_view prefix, std::string_view line) {
   if (g_level < level) return;
   std::lock_guard lock(g_mutex);
   if (g_status_open) std::fputs("\r\033[K", stderr), g_status_open = false;
-  std::fprintf(stderr, "%.*s%.*s\n", static_cast<int>(prefix.size()), prefix.data(), static_cast<int>(line.size()),
-               line.data());
+  std::fprintf(stderr, "%.*s%.*s\n", static_cast<int>(prefix.size()), prefix.data(),
+               static_cast<int>(line.size()), line.data());
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ LogLevel log_level();
 void log_info(std::string_view line);
 void log_warn(std::string_view line);
 void log_debug(std::string_view line);
-// One line that the next status replaces on a terminal; on a pipe it is an ordinary line of level info.
+// One line that the next status replaces on a terminal; on a pipe it is an ordinary line of level
+// info.
 void log_status(std::string_view line);
 
 }  // namespace signround

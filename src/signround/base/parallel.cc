@@ -35,7 +35,7 @@ void set_num_threads(int n) {
 void detail::parallel_run(int64_t chunks, void (*run)(void*, int64_t), void* context) {
   std::exception_ptr error;
   std::mutex mutex;
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(chunks))
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(chunks))
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     try {
       run(context, chunk);

@@ -7,16 +7,17 @@
 
 namespace signround {
 
-int num_threads();             // threads that parallel_for will use
-void set_num_threads(int n);   // 0 = as many as this process may use (its CPU affinity)
+int num_threads();            // threads that parallel_for will use
+void set_num_threads(int n);  // 0 = as many as this process may use (its CPU affinity)
 
 namespace detail {
 void parallel_run(int64_t chunks, void (*run)(void* context, int64_t chunk), void* context);
 }
 
-// Calls body(begin, end) over [0, n) in contiguous pieces of about equal size, at most one per thread, of at least
-// `grain` items. The split depends on n, grain and the thread count only, so that results can be reproduced.
-// The first exception that a piece throws is thrown again in the caller.
+// Calls body(begin, end) over [0, n) in contiguous pieces of about equal size, at most one per
+// thread, of at least `grain` items. The split depends on n, grain and the thread count only, so
+// that results can be reproduced. The first exception that a piece throws is thrown again in the
+// caller.
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, Body&& body) {
   if (n <= 0) return;

@@ -26,7 +26,10 @@ TEST(ParallelFor, VisitsEveryItemOnce) {
 
 TEST(ParallelFor, ThrowsInTheCaller) {
   set_num_threads(4);
-  EXPECT_THROW(parallel_for(8, 1, [](int64_t begin, int64_t) { require(begin != 2, "test", "piece at ", begin); }), Error);
+  EXPECT_THROW(
+      parallel_for(8, 1,
+                   [](int64_t begin, int64_t) { require(begin != 2, "test", "piece at ", begin); }),
+      Error);
   set_num_threads(0);
 }
 

@@ -1,11 +1,13 @@
-// The subcommands. Each cmd_x.cc parses its flags, checks them, makes one library call and prints: nothing computes here.
+// The subcommands. Each cmd_x.cc parses its flags, checks them, makes one library call and prints:
+// nothing computes here.
 #pragma once
 
 #include <string_view>
 
 namespace signround {
 
-// argc and argv hold what stands behind the command's name. The result is the exit code; errors are thrown.
+// argc and argv hold what stands behind the command's name. The result is the exit code; errors are
+// thrown.
 struct Command {
   std::string_view name, summary;
   int (*run)(int argc, const char* const* argv);

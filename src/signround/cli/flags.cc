@@ -37,7 +37,8 @@ std::string parse_number(const std::string& text, const FieldInfo& info, T& valu
   if (error == std::errc::result_out_of_range) return "is too large";
   if (error != std::errc() || end != text.data() + text.size())
     return std::is_floating_point_v<T> ? "is not a number" : "is not a whole number";
-  if (std::string problem = out_of_range(info, static_cast<double>(parsed)); !problem.empty()) return problem;
+  if (std::string problem = out_of_range(info, static_cast<double>(parsed)); !problem.empty())
+    return problem;
   value = parsed;
   return "";
 }
@@ -63,7 +64,8 @@ size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-// `text` broken into lines of at most `width` characters, each after the first indented by `indent`.
+// `text` broken into lines of at most `width` characters, each after the first indented by
+// `indent`.
 std::string wrapped(std::string_view text, size_t indent, size_t width) {
   std::string out;
   size_t column = indent;
@@ -96,10 +98,15 @@ void Flags::add_flag(Flag flag) {
 }
 
 void Flags::add(std::string_view name, std::string& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = value, .parse = [&value, info](const std::string& text) {
-              if (!info.choices.empty() && std::find(info.choices.begin(), info.choices.end(), text) == info.choices.end()) {
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = value,
+            .parse = [&value, info](const std::string& text) {
+              if (!info.choices.empty() &&
+                  std::find(info.choices.begin(), info.choices.end(), text) == info.choices.end()) {
                 std::string known;
-                for (auto choice : info.choices) known += (known.empty() ? "" : ", ") + std::string(choice);
+                for (auto choice : info.choices)
+                  known += (known.empty() ? "" : ", ") + std::string(choice);
                 return "is none of " + known;
               }
               value = text;
@@ -108,35 +115,58 @@ void Flags::add(std::string_view name, std::string& value, const FieldInfo& info
 }
 
 void Flags::add(std::string_view name, bool& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .takes_value = false, .is_bool = true,
-            .default_text = value ? "on" : "", .parse = [&value](const std::string& text) {
+  add_flag({.name = std::string(name),
+            .info = info,
+            .takes_value = false,
+            .is_bool = true,
+            .default_text = value ? "on" : "",
+            .parse = [&value](const std::string& text) {
               value = text == "true";
               return std::string();
             }});
 }
 
 void Flags::add(std::string_view name, int& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = std::to_string(value),
-            .parse = [&value, info](const std::string& text) { return parse_number(text, info, value); }});
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = std::to_string(value),
+            .parse = [&value, info](const std::string& text) {
+              return parse_number(text, info, value);
+            }});
 }
 
 void Flags::add(std::string_view name, int64_t& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = std::to_string(value),
-            .parse = [&value, info](const std::string& text) { return parse_number(text, info, value); }});
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = std::to_string(value),
+            .parse = [&value, info](const std::string& text) {
+              return parse_number(text, info, value);
+            }});
 }
 
 void Flags::add(std::string_view name, uint64_t& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = std::to_string(value),
-            .parse = [&value, info](const std::string& text) { return parse_number(text, info, value); }});
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = std::to_string(value),
+            .parse = [&value, info](const std::string& text) {
+              return parse_number(text, info, value);
+            }});
 }
 
 void Flags::add(std::string_view name, double& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = number_text(value),
-            .parse = [&value, info](const std::string& text) { return parse_number(text, info, value); }});
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = number_text(value),
+            .parse = [&value, info](const std::string& text) {
+              return parse_number(text, info, value);
+            }});
 }
 
 void Flags::add(std::string_view name, std::vector<std::string>& value, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .default_text = join(value, ","), .parse = [&value](const std::string& text) {
+  add_flag({.name = std::string(name),
+            .info = info,
+            .default_text = join(value, ","),
+            .parse = [&value](const std::string& text) {
               value.clear();
               for (size_t start = 0; start <= text.size();) {
                 const size_t end = std::min(text.find(',', start), text.size());
@@ -151,27 +181,33 @@ void Flags::add(std::string_view name, std::vector<std::string>& value, const Fi
 }
 
 void Flags::action(std::string_view name, std::function<void()> action, const FieldInfo& info) {
-  add_flag({.name = std::string(name), .info = info, .takes_value = false, .parse = [action](const std::string&) {
+  add_flag({.name = std::string(name),
+            .info = info,
+            .takes_value = false,
+            .parse = [action](const std::string&) {
               action();
               return std::string();
             }});
 }
 
-void Flags::custom(std::string_view name, std::function<std::string(const std::string&)> parse, const FieldInfo& info) {
+void Flags::custom(std::string_view name, std::function<std::string(const std::string&)> parse,
+                   const FieldInfo& info) {
   add_flag({.name = std::string(name), .info = info, .parse = std::move(parse)});
 }
 
 Flags::Flag* Flags::find(std::string_view spelled, bool* negated) {
   const auto matches = [&](const Flag& flag, std::string_view name) {
-    return flag.name == name || std::any_of(flag.info.aliases.begin(), flag.info.aliases.end(),
-                                            [&](std::string_view alias) { return normalized(alias) == name; });
+    return flag.name == name ||
+           std::any_of(flag.info.aliases.begin(), flag.info.aliases.end(),
+                       [&](std::string_view alias) { return normalized(alias) == name; });
   };
   const std::string name = normalized(spelled);
   *negated = false;
   for (Flag& flag : flags_)
     if (matches(flag, name)) return &flag;
   for (Flag& flag : flags_) {
-    if (flag.is_bool && name.starts_with("no-") && matches(flag, std::string_view(name).substr(3))) {
+    if (flag.is_bool && name.starts_with("no-") &&
+        matches(flag, std::string_view(name).substr(3))) {
       *negated = true;
       return &flag;
     }
@@ -196,6 +232,7 @@ std::string Flags::nearest(std::string_view spelled) const {
 
 bool Flags::parse(int argc, const char* const* argv) {
   size_t next_positional = 0;
+  bool swallowed = false;
   for (int i = 0; i < argc; ++i) {
     std::string word = argv[i];
     if (word == "--help" || word == "-h") {
@@ -220,9 +257,11 @@ bool Flags::parse(int argc, const char* const* argv) {
     Flag* flag = find(spelled, &negated);
     if (!flag) {
       const std::string near = nearest(spelled);
-      problem("unknown flag --" + spelled + (near.empty() ? "; --help lists the flags" : "; did you mean --" + near + "?"));
-      // Its value, if it has one, is not another problem.
-      if (equals == std::string::npos && i + 1 < argc && argv[i + 1][0] != '-' && next_positional >= positionals_.size()) ++i;
+      problem("unknown flag --" + spelled +
+              (near.empty() ? "; --help lists the flags" : "; did you mean --" + near + "?"));
+      // The word behind it may be its value or a positional: neither is another problem.
+      if (equals == std::string::npos && i + 1 < argc && argv[i + 1][0] != '-')
+        ++i, swallowed = true;
       continue;
     }
     std::string value = negated ? "false" : "true";
@@ -247,14 +286,15 @@ bool Flags::parse(int argc, const char* const* argv) {
     if (!wrong.empty()) problem("--" + flag->name + ": '" + value + "' " + wrong);
   }
   for (size_t i = next_positional; i < positionals_.size(); ++i)
-    if (positionals_[i].required && positionals_[i].value->empty())
+    if (positionals_[i].required && positionals_[i].value->empty() && !swallowed)
       problem(positionals_[i].name + " is missing: " + positionals_[i].help);
   return true;
 }
 
 bool Flags::was_set(std::string_view name) const {
   const std::string wanted = normalized(name);
-  return std::any_of(flags_.begin(), flags_.end(), [&](const Flag& flag) { return flag.name == wanted && flag.set; });
+  return std::any_of(flags_.begin(), flags_.end(),
+                     [&](const Flag& flag) { return flag.name == wanted && flag.set; });
 }
 
 void Flags::check() const {
@@ -278,7 +318,8 @@ std::string Flags::help() const {
   for (const auto& flag : flags_) {
     if (!flag.info.group.empty()) text += "\n" + std::string(flag.info.group) + "\n";
     std::string head = "  --" + flag.name;
-    if (flag.takes_value) head += ' ' + (flag.info.value.empty() ? std::string("VALUE") : std::string(flag.info.value));
+    if (flag.takes_value)
+      head += ' ' + (flag.info.value.empty() ? std::string("VALUE") : std::string(flag.info.value));
     if (head.size() + 1 > kIndent)
       head += '\n' + std::string(kIndent, ' ');
     else

@@ -1,4 +1,5 @@
-// Command-line flags fed by field lists (base/fields.h). All problems of a command line are reported at once.
+// Command-line flags fed by field lists (base/fields.h). All problems of a command line are
+// reported at once.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,14 @@
 
 namespace signround {
 
-// Flags take '-' or '_' between words, "--name value" or "--name=value"; booleans take no value and have a "--no-" form.
+// Flags take '-' or '_' between words, "--name value" or "--name=value"; booleans take no value and
+// have a "--no-" form.
 class Flags {
  public:
-  // `usage` is the line behind "usage: signround "; `summary` what the command does, one or more sentences.
-  Flags(std::string usage, std::string summary) : usage_(std::move(usage)), summary_(std::move(summary)) {}
+  // `usage` is the line behind "usage: signround "; `summary` what the command does, one or more
+  // sentences.
+  Flags(std::string usage, std::string summary)
+      : usage_(std::move(usage)), summary_(std::move(summary)) {}
 
   // An argument without a dash, in the order of the calls.
   void positional(std::string name, std::string& value, std::string help, bool required = true);
@@ -26,18 +30,21 @@ class Flags {
   void add(std::string_view name, int64_t& value, const FieldInfo& info);
   void add(std::string_view name, uint64_t& value, const FieldInfo& info);
   void add(std::string_view name, double& value, const FieldInfo& info);
-  void add(std::string_view name, std::vector<std::string>& value, const FieldInfo& info);  // comma-separated
+  void add(std::string_view name, std::vector<std::string>& value,
+           const FieldInfo& info);  // comma-separated
   // A flag without a value that calls `action`; for shorthands such as --asym.
   void action(std::string_view name, std::function<void()> action, const FieldInfo& info);
   // A flag with a value that `parse` takes apart; it returns "" or what is wrong with the text.
-  void custom(std::string_view name, std::function<std::string(const std::string&)> parse, const FieldInfo& info);
+  void custom(std::string_view name, std::function<std::string(const std::string&)> parse,
+              const FieldInfo& info);
   template <class Options>
   void add_fields(Options& options) {
-    options.visit([this](const char* name, auto& field, const FieldInfo& info) { add(name, field, info); });
+    options.visit(
+        [this](const char* name, auto& field, const FieldInfo& info) { add(name, field, info); });
   }
 
-  // Reads the arguments behind the command's name. Returns false after printing --help to stdout. What is wrong is
-  // collected; check() throws it.
+  // Reads the arguments behind the command's name. Returns false after printing --help to stdout.
+  // What is wrong is collected; check() throws it.
   bool parse(int argc, const char* const* argv);
   bool was_set(std::string_view name) const;
   void problem(std::string text) { problems_.push_back(std::move(text)); }

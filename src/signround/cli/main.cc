@@ -8,15 +8,18 @@
 
 namespace {
 
-constexpr signround::Command kCommands[] = {
-};
+constexpr signround::Command kCommands[] = {};
 
 int usage(FILE* out) {
-  std::fprintf(out, "signround %s: rounds the weights of a language model to 2-8 bits\n\nusage: signround COMMAND ...\n\n",
+  std::fprintf(out,
+               "signround %s: rounds the weights of a language model to 2-8 bits\n\nusage: "
+               "signround COMMAND ...\n\n",
                signround::kVersion);
   for (const auto& command : kCommands)
     std::fprintf(out, "  %-12s %s\n", command.name.data(), command.summary.data());
-  std::fputs("\nsignround COMMAND --help lists the flags of a command. Exit codes: docs/exit_codes.md.\n", out);
+  std::fputs(
+      "\nsignround COMMAND --help lists the flags of a command. Exit codes: docs/exit_codes.md.\n",
+      out);
   return out == stdout ? 0 : 2;
 }
 

@@ -8,48 +8,26 @@ BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute
   for (const Op& op : graph.ops()) {
     if (const auto* linears = std::get_if<LinearsOp>(&op)) {
       Group group;
-      group.params = linears->params;
       group.in = linears->params[0].in;
-      for (const auto& p : linears->params) group.out += p.out, group.has_bias |= p.bias;
+      for (const auto& p : linears->params) {
+        linears_[p.name] = {groups_.size(), group.out, p};
+        group.out += p.out;
+        group.has_bias |= p.bias;
+      }
       group.weight = Buffer(group.out * group.in * size_of(compute));
       if (group.has_bias) group.bias = Buffer(group.out * 4);
+      for (const auto& p : linears->params)
+        if (p.bias)
+          vectors_[p.name + ".bias"] = {group.bias.as<float>() + linears_[p.name].row,
+                                        static_cast<size_t>(p.out)};
       groups_.push_back(std::move(group));
     } else if (const auto* norm = std::get_if<NormOp>(&op)) {
       norms_.emplace_back(norm->weight.size * 4);
-    }
-  }
-  index(graph);
-}
-
-void BlockWeights::index(const Graph& graph) {
-  linears_.clear(), vectors_.clear();
-  size_t next_group = 0, next_norm = 0;
-  for (const Op& op : graph.ops()) {
-    if (const auto* linears = std::get_if<LinearsOp>(&op)) {
-      Group& group = groups_.at(next_group);
-      int64_t row = 0;
-      group.params = linears->params;
-      for (const auto& p : linears->params) {
-        linears_[p.name] = {next_group, row, p};
-        if (p.bias)
-          vectors_[p.name + ".bias"] = {group.bias.as<float>() + row, static_cast<size_t>(p.out)};
-        row += p.out;
-      }
-      require(row == group.out && linears->params[0].in == group.in, "block weights",
-              "blocks of different shapes cannot share memory: ", linears->params[0].name, " has ",
-              row, " rows, expected ", group.out);
-      ++next_group;
-    } else if (const auto* norm = std::get_if<NormOp>(&op)) {
-      require(norms_.at(next_norm).bytes() == norm->weight.size * 4, "block weights",
-              norm->weight.name, " has ", norm->weight.size, " values, expected ",
-              norms_[next_norm].bytes() / 4);
-      vectors_[norm->weight.name] = {norms_[next_norm++].as<float>(),
+      vectors_[norm->weight.name] = {norms_.back().as<float>(),
                                      static_cast<size_t>(norm->weight.size)};
     }
   }
 }
-
-void BlockWeights::rename(const Graph& graph) { index(graph); }
 
 void BlockWeights::allocate_gradients() {
   for (Group& group : groups_)

@@ -26,8 +26,7 @@ struct WeightView {
 class BlockWeights {
  public:
   struct Group {
-    std::vector<LinearParam> params;
-    int64_t out = 0, in = 0;  // of all params together
+    int64_t out = 0, in = 0;  // of all layers of the group together
     bool has_bias = false;
     Buffer weight, bias, gradient;
   };
@@ -35,7 +34,6 @@ class BlockWeights {
   // Memory for all parameters of `graph`, weights in `compute` (kF32 or kBF16). Blocks of the same
   // shape share one BlockWeights: rename() gives it the next block's names.
   BlockWeights(const Graph& graph, DType compute);
-  void rename(const Graph& graph);  // REQUIRES: same operations and shapes
   void allocate_gradients();        // for all linear layers; kept from then on
 
   DType compute() const { return compute_; }
@@ -48,7 +46,6 @@ class BlockWeights {
   static int64_t bytes_needed(const Graph& graph, DType compute, bool gradients);
 
  private:
-  void index(const Graph& graph);
   DType compute_;
   std::vector<Group> groups_;
   std::vector<Buffer> norms_;

@@ -1,0 +1,150 @@
+#include "signround/quant/tune.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "signround/base/error.h"
+#include "signround/base/random.h"
+#include "signround/ops/mse_loss.h"
+
+namespace signround {
+
+SampleOrder::SampleOrder(int64_t samples, int64_t batch, uint64_t seed)
+    : batch_(batch),
+      position_(static_cast<size_t>(samples)),
+      order_(static_cast<size_t>(samples)),
+      seed_(seed) {
+  require(batch > 0 && batch <= samples, "tune", "batches of ", batch,
+          " samples cannot be drawn from ", samples);
+}
+
+const int64_t* SampleOrder::next() {
+  if (position_ + static_cast<size_t>(batch_) > order_.size()) {
+    std::iota(order_.begin(), order_.end(), int64_t{0});
+    PythonRandom random(seed_ + (epoch_++ << 32));
+    random.shuffle(order_);
+    position_ = 0;
+  }
+  const int64_t* batch = order_.data() + position_;
+  position_ += static_cast<size_t>(batch_);
+  return batch;
+}
+
+namespace {
+
+// The samples of one step, run through the block in micro-batches.
+class StepRunner {
+ public:
+  StepRunner(Program& program, BlockWeights& weights, const ActivationStream& inputs,
+             const ActivationStream& targets, const TokenMasks& masks)
+      : program_(program),
+        weights_(weights),
+        inputs_(inputs),
+        targets_(targets),
+        masks_(masks),
+        micro_(program.rows() / inputs.seq_len()),
+        target_(program.rows() * inputs.cols() * 4),
+        row_sums_(static_cast<size_t>(program.rows())),
+        row_mask_(static_cast<size_t>(program.rows())) {}
+
+  int64_t micro() const { return micro_; }
+
+  int64_t valid_rows(const int64_t* samples, int64_t count) const {
+    if (masks_.empty()) return count * inputs_.seq_len();
+    int64_t rows = 0;
+    for (int64_t i = 0; i < count; ++i)
+      for (uint8_t m : masks_[static_cast<size_t>(samples[i])]) rows += m != 0;
+    return rows;
+  }
+
+  // Sum of squared errors of one micro-batch. With `backward`, gradients of loss / valid elements
+  // of the whole step.
+  double run(const int64_t* samples, bool backward, bool accumulate, float scale) {
+    const int64_t rows = program_.rows(), cols = inputs_.cols();
+    inputs_.gather(samples, micro_, program_.input());
+    program_.forward(weights_);
+    targets_.gather(samples, micro_, target_.as<float>());
+    std::span<const uint8_t> mask;
+    if (!masks_.empty()) {
+      for (int64_t i = 0; i < micro_; ++i)
+        std::copy_n(masks_[static_cast<size_t>(samples[i])].begin(), inputs_.seq_len(),
+                    row_mask_.begin() + i * inputs_.seq_len());
+      mask = row_mask_;
+    }
+    const RowsIn pred{program_.output(), cols};
+    const RowsAny ref{target_.data(), DType::kF32, cols};
+    if (!backward) return mse_loss_fwd(rows, cols, pred, ref, mask, row_sums_).sum;
+    const MseLoss loss = mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, row_sums_,
+                                          {program_.output_gradient(), DType::kF32, cols});
+    program_.backward(weights_, accumulate);
+    return loss.sum;
+  }
+
+ private:
+  Program& program_;
+  BlockWeights& weights_;
+  const ActivationStream &inputs_, &targets_;
+  const TokenMasks& masks_;
+  int64_t micro_;
+  Buffer target_;
+  std::vector<double> row_sums_;
+  std::vector<uint8_t> row_mask_;
+};
+
+}  // namespace
+
+TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<TunedLayer>& layers,
+                      const ActivationStream& inputs, const ActivationStream& targets,
+                      const TokenMasks& masks, const TuneOptions& options,
+                      const std::function<void(int)>& on_iteration) {
+  const int64_t batch = std::min(inputs.samples(), options.batch_size * options.accumulate_steps);
+  StepRunner runner(program, weights, inputs, targets, masks);
+  require(runner.micro() > 0 && batch % runner.micro() == 0, "tune", "a step of ", batch,
+          " samples cannot be cut into micro-batches of ", runner.micro());
+  require(masks.empty() || masks.size() == static_cast<size_t>(inputs.samples()), "tune",
+          masks.size(), " masks for ", inputs.samples(), " samples");
+  SampleOrder order(inputs.samples(), batch, options.seed);
+  weights.allocate_gradients();
+  for (TunedLayer& layer : layers) {
+    const WeightView place = weights.weight(layer.name);
+    layer.slot->write_weight(place.data, place.dtype, place.stride);
+  }
+
+  TuneResult result;
+  double best = std::numeric_limits<double>::max();
+  for (int i = 0; i < options.iters; ++i) {
+    const int64_t* samples = order.next();
+    const int64_t valid = runner.valid_rows(samples, batch) * inputs.cols();
+    require(valid > 0, "tune", "no token of the samples counts in the loss");
+    const bool last =
+        i + 1 ==
+        options.iters;  // parameters after the last step are never evaluated: no step is taken
+    double sum = 0;
+    for (int64_t first = 0; first < batch; first += runner.micro())
+      sum += runner.run(samples + first, !last, first > 0,
+                        static_cast<float>(1.0 / static_cast<double>(valid)));
+    const double loss = sum / static_cast<double>(valid);
+    if (i == 0) result.loss_first = loss;
+    if (!std::isfinite(loss)) ++result.non_finite_losses;
+    if (options.keep_best ? loss < best : last && std::isfinite(loss)) {
+      best = loss;
+      result.best_iteration = i;
+      for (TunedLayer& layer : layers) layer.slot->keep_best();
+    }
+    ++result.iterations;
+    if (!last) {
+      const double decay = 1.0 - static_cast<double>(i) / options.iters;
+      for (TunedLayer& layer : layers) {
+        const WeightView place = weights.weight(layer.name);
+        layer.slot->step(place.gradient, place.stride, decay, place.data, place.dtype,
+                         place.stride);
+      }
+    }
+    if (on_iteration) on_iteration(i);
+  }
+  result.loss_best = result.best_iteration < 0 ? result.loss_first : best;
+  return result;
+}
+
+}  // namespace signround
