@@ -1,10 +1,13 @@
 #include "signround/text/documents.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdio>
-#include <memory>
+#include <cerrno>
 
 #include "signround/base/error.h"
+#include "signround/io/file.h"
+#include "signround/text/unicode.h"
 
 namespace signround {
 namespace {
@@ -75,6 +78,8 @@ void add(Document document, DocumentSet& out) {
   out.items.push_back(std::move(document));
 }
 
+}  // namespace
+
 void add_row(ordered_json& row, const DocumentFields& fields, DocumentSet& out) {
   Document document;
   bool is_text;
@@ -93,7 +98,6 @@ void add_row(ordered_json& row, const DocumentFields& fields, DocumentSet& out) 
   }
 }
 
-// True when max_text is reached: the caller stops reading.
 bool is_full(const std::string& source, const DocumentLimits& limits, DocumentSet& out) {
   if (out.bytes < limits.max_text) return false;
   out.warnings.push_back(source + ": only the first " + std::to_string(out.items.size()) +
@@ -101,6 +105,8 @@ bool is_full(const std::string& source, const DocumentLimits& limits, DocumentSe
                          " bytes of text, the most that is kept)");
   return true;
 }
+
+namespace {
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos;
@@ -153,43 +159,20 @@ void add_json_line(std::string_view line, const std::string& source, int64_t num
   add_row(row, fields, out);
 }
 
-struct FileCloser {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using File = std::unique_ptr<std::FILE, FileCloser>;
-
-File open_file(const std::filesystem::path& path) {
-  File file(std::fopen(path.c_str(), "rb"));
-  if (!file) fail(ErrorKind::kIo, kWhere, path.string(), ": cannot be opened for reading");
-  return file;
-}
-
-std::string read_whole(const std::filesystem::path& path, int64_t most) {
-  const File file = open_file(path);
-  std::string bytes;
-  char block[1 << 16];
-  while (const size_t n = std::fread(block, 1, sizeof(block), file.get())) {
-    bytes.append(block, n);
-    require(static_cast<int64_t>(bytes.size()) <= most, kWhere, path.string(), ": more than ", most,
-            " bytes; a file of this kind is read as a whole, split it or make it a .jsonl");
-  }
-  if (std::ferror(file.get())) fail(ErrorKind::kIo, kWhere, path.string(), ": reading failed");
-  return bytes;
-}
-
 // Line by line, so that a file larger than memory serves until max_text.
 void read_jsonl_file(const std::filesystem::path& path, const DocumentFields& fields,
                      const DocumentLimits& limits, DocumentSet& out) {
-  const File file = open_file(path);
+  const FileDescriptor file = open_to_read(kWhere, path);
   std::string pending;
   std::vector<char> block(1 << 20);
   int64_t number = 0;
   for (bool end = false; !end;) {
-    const size_t n = std::fread(block.data(), 1, block.size(), file.get());
-    if (std::ferror(file.get())) fail(ErrorKind::kIo, kWhere, path.string(), ": reading failed");
+    const ssize_t n = ::read(file.get(), block.data(), block.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io(kWhere, "read", path, errno);
     end = n == 0;
     size_t searched = pending.size();
-    pending.append(block.data(), n);
+    pending.append(block.data(), static_cast<size_t>(n));
     size_t begin = 0;
     if (number == 0) begin = pending.size() - without_byte_order_mark(pending).size();
     for (size_t newline;
@@ -239,33 +222,6 @@ void read_json_text(std::string_view bytes, const std::string& source, const Doc
   }
 }
 
-// Position of the first byte that is no part of well-formed UTF-8 (Unicode 15, table 3-7); npos:
-// all is well.
-size_t find_bad_utf8(std::string_view s) {
-  auto in = [&](size_t i, int low, int high) {
-    return i < s.size() && static_cast<uint8_t>(s[i]) >= low && static_cast<uint8_t>(s[i]) <= high;
-  };
-  for (size_t i = 0; i < s.size();) {
-    const uint8_t b = static_cast<uint8_t>(s[i]);
-    if (b < 0x80) {
-      ++i;
-    } else if (b >= 0xc2 && b <= 0xdf && in(i + 1, 0x80, 0xbf)) {
-      i += 2;
-    } else if (b >= 0xe0 && b <= 0xef &&
-               in(i + 1, b == 0xe0 ? 0xa0 : 0x80, b == 0xed ? 0x9f : 0xbf) &&
-               in(i + 2, 0x80, 0xbf)) {
-      i += 3;
-    } else if (b >= 0xf0 && b <= 0xf4 &&
-               in(i + 1, b == 0xf0 ? 0x90 : 0x80, b == 0xf4 ? 0x8f : 0xbf) &&
-               in(i + 2, 0x80, 0xbf) && in(i + 3, 0x80, 0xbf)) {
-      i += 4;
-    } else {
-      return i;
-    }
-  }
-  return std::string_view::npos;
-}
-
 }  // namespace
 
 void read_jsonl_text(std::string_view bytes, const std::string& source,
@@ -282,8 +238,8 @@ void read_jsonl_text(std::string_view bytes, const std::string& source,
 void read_plain_text(std::string_view bytes, const std::string& source,
                      const DocumentLimits& limits, DocumentSet& out) {
   bytes = without_byte_order_mark(bytes);
-  if (const size_t bad = find_bad_utf8(bytes); bad != std::string_view::npos)
-    fail(ErrorKind::kCorruptFile, kWhere, source, ": byte ", bad, " is not UTF-8 text");
+  if (const size_t good = unicode::valid_prefix(bytes); good < bytes.size())
+    fail(ErrorKind::kCorruptFile, kWhere, source, ": byte ", good, " is not UTF-8 text");
   out.continuous = true;
   size_t begin = 0, line = 0;
   while (line < bytes.size()) {
@@ -315,12 +271,15 @@ void read_documents(const std::filesystem::path& file, const DocumentFields& fie
   if (end == ".jsonl") {
     read_jsonl_file(file, fields, limits, out);
   } else if (end == ".json") {
-    read_json_text(read_whole(file, limits.max_file), file.string(), fields, limits, out);
+    read_json_text(read_text_file(kWhere, file, limits.max_file), file.string(), fields, limits,
+                   out);
   } else if (end == ".txt") {
-    read_plain_text(read_whole(file, limits.max_file), file.string(), limits, out);
+    read_plain_text(read_text_file(kWhere, file, limits.max_file), file.string(), limits, out);
+  } else if (end == ".parquet") {
+    read_parquet(file, fields, limits, out);
   } else {
     fail(ErrorKind::kUnsupported, kWhere, file.string(),
-         ": expected a name that ends in .json, .jsonl or .txt");
+         ": expected a name that ends in .json, .jsonl, .txt or .parquet");
   }
 }
 

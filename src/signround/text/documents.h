@@ -57,6 +57,15 @@ void read_jsonl_text(std::string_view bytes, const std::string& source,
 void read_plain_text(std::string_view bytes, const std::string& source,
                      const DocumentLimits& limits, DocumentSet& out);
 
+void read_parquet(const std::filesystem::path& file, const DocumentFields& fields,
+                  const DocumentLimits& limits, DocumentSet& out);
+
+// What the readers above share. add_row takes the document out of one row, or counts it as
+// not_text.
+void add_row(nlohmann::ordered_json& row, const DocumentFields& fields, DocumentSet& out);
+// True, with a warning, when max_text is reached: the reader stops.
+bool is_full(const std::string& source, const DocumentLimits& limits, DocumentSet& out);
+
 bool is_document_file(const std::filesystem::path& file);  // by its name's end
 
 }  // namespace signround

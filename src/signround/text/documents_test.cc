@@ -72,6 +72,51 @@ TEST(Documents, TextPiecesEndBehindBlankLinesAndGiveTheFileAgain) {
   EXPECT_EQ(texts(read("a.txt", "one line\n")), Strings{"one line\n"});
 }
 
+DocumentSet read_fixture(const std::string& name, const DocumentFields& fields = {},
+                         const DocumentLimits& limits = {}) {
+  DocumentSet out;
+  read_documents(std::string(SIGNROUND_TESTDATA) + "/parquet/" + name, fields, limits, out);
+  return out;
+}
+
+TEST(Documents, ParquetRowsAreReadAsOtherRows) {
+  const auto table = nlohmann::ordered_json::parse(
+      testing::read_file(std::string(SIGNROUND_TESTDATA) + "/parquet/rows.json"));
+  Strings want;
+  int64_t nulls = 0;
+  for (const auto& text : table["text"]) {
+    if (text.is_null()) {
+      ++nulls;
+      continue;
+    }
+    std::string stripped = text;
+    while (stripped.ends_with(' ')) stripped.pop_back();
+    want.push_back(stripped);
+  }
+  for (const char* name : {"dictionary_snappy.parquet", "plain_gzip_groups.parquet"}) {
+    const auto set = read_fixture(name);
+    EXPECT_EQ(texts(set), want);
+    EXPECT_EQ(set.not_text, nulls);
+  }
+  const auto chats = read_fixture("messages.parquet");
+  ASSERT_EQ(chats.items.size() + chats.not_text, 300u);
+  EXPECT_EQ(chats.items[0].messages, table["messages"][0]);
+  EXPECT_EQ(chats.items[2].messages.size(), 3u);
+}
+
+TEST(Documents, ParquetFilesWithoutTheColumnAreRefusedWithTheirColumns) {
+  try {
+    read_fixture("plain_none.parquet", {{"body"}, ""});
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("columns are id, text"), std::string::npos)
+        << error.what();
+  }
+  const auto set = read_fixture("plain_none.parquet", {}, {.max_text = 200});
+  EXPECT_LT(set.items.size(), 30u);
+  EXPECT_EQ(set.warnings.size(), 1u);
+}
+
 void expect_refused(const std::string& name, const std::string& bytes, const std::string& part,
                     const DocumentLimits& limits = {}, ErrorKind kind = ErrorKind::kCorruptFile) {
   try {
@@ -106,8 +151,7 @@ TEST(Documents, LimitsStopWithAWarningOrRefuse) {
   EXPECT_EQ(texts(set), (Strings{"aaaa", "bbbb"}));
   ASSERT_EQ(set.warnings.size(), 1u);
   EXPECT_NE(set.warnings[0].find("first 2 documents"), std::string::npos);
-  expect_refused("a.txt", "0123456789", "more than 5", {.max_file = 5},
-                 ErrorKind::kInvalidArgument);
+  expect_refused("a.txt", "0123456789", "at most 5", {.max_file = 5});
   expect_refused("a.csv", "x", ".jsonl", {}, ErrorKind::kUnsupported);
 }
 
