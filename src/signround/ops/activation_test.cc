@@ -63,7 +63,10 @@ Bound bound(Activation kind, double x) {
   if (kind == Activation::kGeluErf) z = x * x / 2;
   if (f.value == 0 || f.value == x) z = 0;  // saturated
   const double relative = kUlp * (12 + 4 * z), s = x == 0 ? 0.5 : f.value / x;
-  return {relative * std::abs(f.value) + kTiny, relative * std::abs(s) * (1 + 3 * z) + kTiny};
+  // Exponentials below e^-87 are taken as 0.
+  const double flushed = std::exp(-87) * (1 + 3 * z);
+  return {relative * std::abs(f.value) + flushed * std::abs(x),
+          relative * std::abs(s) * (1 + 3 * z) + flushed};
 }
 
 TEST(Activation, MatchesDouble) {

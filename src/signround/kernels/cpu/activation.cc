@@ -4,8 +4,8 @@
 #define HWY_TARGET_INCLUDE "signround/kernels/cpu/activation.cc"
 #include <hwy/foreach_target.h>  // first: compiles this file once per instruction set
 
-#include "hwy/contrib/math/math-inl.h"
 #include "signround/kernels/cpu/activation_ref.h"
+#include "signround/kernels/cpu/exp-inl.h"
 #include "signround/kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -20,7 +20,7 @@ struct Sigmoid {
   VF s, rest;
 };
 HWY_INLINE Sigmoid sigmoid(VF z) {
-  const VF e = hn::Exp(DF(), hn::Neg(hn::Abs(z)));
+  const VF e = exp_down(hn::Neg(hn::Abs(z)));
   const VF large = hn::Div(set(1), hn::Add(set(1), e));
   const VF small = hn::Mul(e, large);
   const auto positive = hn::Ge(z, set(0));
@@ -71,10 +71,13 @@ struct GeluErf {
     const VF square = hn::Mul(a, a);
     // What rounding took from the square: the exponential would amplify it.
     const VF lost = hn::MulSub(a, a, square);
-    const VF e = hn::Exp(DF(), hn::Mul(square, set(-0.5f)));
+    const VF e = exp_down(hn::Mul(square, set(-0.5f)));
     const VF density = hn::NegMulAdd(hn::Mul(e, lost), set(0.5f), e);
     const VF t = hn::Mul(a, set(0.70710678f));
-    const VF q = hn::Div(hn::Sub(t, set(2)), hn::Add(t, set(2)));
+    // One division for both: 1 / ((t + 2) (1 + 2t)).
+    const VF t2 = hn::Add(t, set(2)), t12 = hn::MulAdd(t, set(2), set(1));
+    const VF inverse = hn::Div(set(1), hn::Mul(t2, t12));
+    const VF q = hn::Mul(hn::Mul(hn::Sub(t, set(2)), t12), inverse);
     constexpr float kFit[] = {
         1.2769783735275269f,    -0.09276390075683594f,  -0.16603150963783264f,
         0.16405311226844788f,   -0.05420353636145592f,  -0.008043056353926659f,
@@ -82,7 +85,7 @@ struct GeluErf {
         -0.000354061892721802f, 3.083126284764148e-05f};
     VF p = set(kFit[10]);
     for (int i = 9; i >= 0; --i) p = hn::MulAdd(p, q, set(kFit[i]));
-    const VF tail = hn::Mul(hn::Mul(density, set(0.5f)), hn::Div(p, hn::MulAdd(t, set(2), set(1))));
+    const VF tail = hn::Mul(hn::Mul(hn::Mul(density, set(0.5f)), hn::Mul(p, t2)), inverse);
     return {hn::IfThenElse(hn::Ge(x, set(0)), hn::Sub(set(1), tail), tail), density};
   }
   static HWY_INLINE VF value(VF x) { return hn::Mul(x, normal(x).phi); }

@@ -28,25 +28,31 @@ HWY_INLINE void half_split(const float* x, const float* cos, const float* sin, V
   });
 }
 
-// Pairs are pulled apart and put together again in a small buffer that stays in the first cache.
+// `count` pairs from p on; pairs that end before a vector does go through a padded copy.
+template <class Io>
+HWY_INLINE void interleaved_pairs(const Io& io, const float* x, const float* cos, const float* sin,
+                                  VF sign, int64_t p, int64_t count, OutRow y, bool accumulate) {
+  HWY_ALIGN float pairs[2 * hn::MaxLanes(DF())] = {};
+  const float* from = x + 2 * p;
+  if (count < lanes()) {
+    for (int64_t i = 0; i < 2 * count; ++i) pairs[i] = from[i];
+    from = pairs;
+  }
+  VF a, b;
+  hn::LoadInterleaved2(DF(), from, a, b);
+  const Turned t = turn(a, b, io.load(cos, p), hn::Mul(io.load(sin, p), sign));
+  hn::StoreInterleaved2(t.a, t.b, DF(), pairs);
+  for_vectors(2 * count, [&](int64_t i, auto part) SIGNROUND_LAMBDA {
+    put(part, part.load(pairs, i), y, 2 * p + i, accumulate);
+  });
+}
+
 HWY_INLINE void interleaved(const float* x, const float* cos, const float* sin, VF sign,
                             int64_t half, OutRow y, bool accumulate) {
-  const int64_t step = lanes();
-  HWY_ALIGN float pairs[2 * hn::MaxLanes(DF())] = {};
-  for (int64_t p = 0; p < half; p += step) {
-    const int64_t count = half - p < step ? half - p : step;
-    const Part part{count};
-    for (int64_t i = 0; i < 2 * count; ++i) pairs[i] = x[2 * p + i];
-    VF a, b;
-    hn::LoadInterleaved2(DF(), pairs, a, b);
-    const VF c = count == step ? load(cos + p) : part.load(cos, p);
-    const VF s = hn::Mul(count == step ? load(sin + p) : part.load(sin, p), sign);
-    const Turned t = turn(a, b, c, s);
-    hn::StoreInterleaved2(t.a, t.b, DF(), pairs);
-    for_vectors(2 * count, [&](int64_t i, auto io) SIGNROUND_LAMBDA {
-      put(io, io.load(pairs, i), y, 2 * p + i, accumulate);
-    });
-  }
+  for_vectors(half, [&](int64_t p, auto io) SIGNROUND_LAMBDA {
+    const int64_t count = half - p < lanes() ? half - p : lanes();
+    interleaved_pairs(io, x, cos, sin, sign, p, count, y, accumulate);
+  });
 }
 
 void rope(const Rope& a, int64_t begin, int64_t end) {

@@ -64,11 +64,11 @@ HWY_INLINE void store(VF v, BF16* p) {
   const DI di;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, odd), hn::Set(du, 0x7fffu)));
-  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40u));
-  const auto is_nan =
-      hn::Gt(hn::BitCast(di, hn::And(bits, hn::Set(du, 0x7fffffffu))), hn::Set(di, 0x7f800000));
-  const auto result = hn::IfThenElse(is_nan, hn::BitCast(di, quiet), hn::BitCast(di, rounded));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
+  // Not Ne: with AVX, Highway 1.0 says that a NaN does not differ from itself.
+  const auto nan = hn::Not(hn::RebindMask(du, hn::Eq(v, v)));
+  const auto result = hn::BitCast(di, hn::ShiftRight<16>(hn::IfThenElse(nan, quiet, rounded)));
   hn::StoreU(hn::DemoteTo(DU16(), result), DU16(), reinterpret_cast<uint16_t*>(p));
 }
 

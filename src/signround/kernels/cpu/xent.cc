@@ -7,7 +7,7 @@
 #define HWY_TARGET_INCLUDE "signround/kernels/cpu/xent.cc"
 #include <hwy/foreach_target.h>  // first: compiles this file once per instruction set
 
-#include "hwy/contrib/math/math-inl.h"
+#include "signround/kernels/cpu/exp-inl.h"
 #include "signround/kernels/cpu/simd-inl.h"
 #include "signround/kernels/cpu/xent_ref.h"
 
@@ -41,9 +41,6 @@ HWY_INLINE Largest largest(const float* x, int64_t n) {
   while (x[j] != value) ++j;
   return {value, static_cast<int32_t>(j), true};
 }
-
-// e^x for x <= 0 or -infinity.
-HWY_INLINE VF exp_down(VF x) { return hn::Exp(DF(), hn::Max(x, set(-110.0f))); }
 
 HWY_INLINE XentRow score(const float* x, int64_t n, int32_t target) {
   const Largest top = largest(x, n);
