@@ -15,5 +15,11 @@ TEST(Hash, Xxh3OfNothingIsTheKnownConstant) {
   EXPECT_EQ(hex(xxh3(std::string_view())), "2d06800538d394c2");
 }
 
+TEST(Hash, GitBlobsAreNamedAsGitDoes) {
+  // printf 'hello\n' | git hash-object --stdin; and of no bytes
+  EXPECT_EQ(git_blob_hex("hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
+  EXPECT_EQ(git_blob_hex(""), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+}
+
 }  // namespace
 }  // namespace signround
