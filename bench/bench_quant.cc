@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "signround/base/random.h"
+#include "signround/quant/opt_rtn.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/signround.h"
 
@@ -56,6 +57,28 @@ BENCHMARK(bm_rtn)
     ->Args({1, 4, 128})
     ->Args({3, 4, 128})
     ->Args({3, 4, 32})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+void bm_opt_rtn(benchmark::State& state) {
+  const auto [out, in] = kShapes[state.range(0)];
+  const auto w = halves(weights(out * in));
+  std::vector<float> importance = weights(in);
+  for (float& v : importance) v *= v;
+  const float* given = state.range(3) != 0 ? importance.data() : nullptr;
+  for (auto _ : state)
+    benchmark::DoNotOptimize(opt_rtn(w.data(), out, in, scheme_of(state), given).codes.data());
+  rate(state, out * in, 2);
+}
+BENCHMARK(bm_opt_rtn)
+    ->Name("opt_rtn_bf16")
+    ->ArgNames({"shape", "bits", "group", "importance"})
+    ->Args({0, 4, 128, 0})
+    ->Args({0, 4, 128, 1})
+    ->Args({0, 4, 32, 0})
+    ->Args({0, 3, 128, 0})
+    ->Args({0, 2, 64, 0})
+    ->Args({0, 8, 128, 0})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

@@ -18,4 +18,9 @@ float scale_floor_of(DType scale_dtype) {
   return scale_dtype == DType::kF32 ? 1e-8f : 0x1.5p-17f;
 }
 
+float floored_scale(float scale, DType scale_dtype) {
+  const float rounded = round_scale(scale, scale_dtype), floor = scale_floor_of(scale_dtype);
+  return rounded < 0 ? std::min(rounded, -floor) : std::max(rounded, floor);
+}
+
 }  // namespace signround

@@ -35,6 +35,9 @@ float round_scale(float scale, DType scale_dtype);
 // scale_floor() as scale_dtype holds it: 1e-5 is 1.00136e-05 in F16 and in BF16.
 float scale_floor_of(DType scale_dtype);
 
+// round_scale, and then its magnitude raised to the floor; 0 and -0 give the positive floor.
+float floored_scale(float scale, DType scale_dtype);
+
 // What rounds: the usual rounding here; a gradient check replays the residuals of one run as
 // constants instead.
 struct RoundNearest {

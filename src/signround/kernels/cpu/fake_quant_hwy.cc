@@ -5,12 +5,12 @@
 #define HWY_TARGET_INCLUDE "signround/kernels/cpu/fake_quant_hwy.cc"
 #include <hwy/foreach_target.h>  // first: compiles this file once per instruction set
 
+#include "signround/kernels/cpu/ordered_sum-inl.h"
 #include "signround/kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace signround::kernels::HWY_NAMESPACE {
 
-constexpr int64_t kSums = 16;  // partial sums of fake_quant.h
 using DU8 = hn::Rebind<uint8_t, DF>;
 
 struct VectorGrid {
@@ -104,9 +104,9 @@ HWY_INLINE void descend_vector(const Io& io, const W* w, const float* d_w, int64
   const VF d = io.load(d_w, j);
   // ref: d_scale += d_w * (q - (inside ? x : 0))     clamped += inside ? 0 : d_w
   const VF d_scale = hn::Mul(d, hn::Sub(q, hn::IfThenElseZero(inside, x)));
-  hn::Store(hn::Add(hn::Load(DF(), scale_sums), d_scale), DF(), scale_sums);
+  add_at(d_scale, scale_sums, 0);
   const VF outside = hn::IfThenZeroElse(inside, d);
-  hn::Store(hn::Add(hn::Load(DF(), clamped_sums), outside), DF(), clamped_sums);
+  add_at(outside, clamped_sums, 0);
   // ref: d_v = inside ? d_w * scale : 0, and with momentum: d_v = buffer = momentum * buffer + d_v
   VF d_v = hn::IfThenElseZero(inside, hn::Mul(d, g.scale));
   if (buffer != nullptr) {
@@ -120,42 +120,6 @@ HWY_INLINE void descend_vector(const Io& io, const W* w, const float* d_w, int64
   const VF up = hn::IfThenElseZero(hn::Lt(d_v, zero), lr);
   io.store(hn::Sub(offset, hn::Sub(down, up)), v, j);
 }
-
-#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
-// ref: tree_sum
-HWY_INLINE float tree_sum(float* sums) {
-  for (int64_t half = kSums / 2; half > 0; half /= 2)
-    for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
-  return sums[0];
-}
-#else
-// ref: tree_sum. Halves of a register: as loops over memory this took half of the time of a group
-// of 32.
-template <class D>
-HWY_INLINE float tree_sum_lanes(D d, hn::Vec<D> v) {
-  if constexpr (hn::MaxLanes(D()) > 4) {
-    const hn::Half<D> half;
-    return tree_sum_lanes(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-  } else {
-    HWY_ALIGN float s[4];
-    hn::Store(v, d, s);
-    return (s[0] + s[2]) + (s[1] + s[3]);
-  }
-}
-
-HWY_INLINE float tree_sum(const float* sums) {
-  const DF d;
-  constexpr size_t kLanes = hn::MaxLanes(DF());
-  static_assert(kLanes == 4 || kLanes == 8 || kLanes == 16);
-  VF sum = hn::Load(d, sums);
-  if constexpr (kLanes == 8) sum = hn::Add(sum, hn::Load(d, sums + 8));
-  if constexpr (kLanes == 4) {
-    const VF high = hn::Add(hn::Load(d, sums + 4), hn::Load(d, sums + 12));
-    sum = hn::Add(hn::Add(sum, hn::Load(d, sums + 8)), high);
-  }
-  return tree_sum_lanes(d, sum);
-}
-#endif
 
 template <class W>
 HWY_ATTR GroupGrad descend(const W* w, const float* d_w, int64_t n, CodeGrid grid, SignStep step,
@@ -182,7 +146,7 @@ constexpr FakeQuantFunctions<W> kFunctions = {extent<W>, codes<W>, write<W, floa
 
 const FakeQuantFunctions<float>* functions_f32() { return &kFunctions<float>; }
 const FakeQuantFunctions<BF16>* functions_bf16() { return &kFunctions<BF16>; }
-bool vectors_fit() { return lanes() <= kSums; }
+bool fake_quant_fits() { return vectors_fit(); }
 
 }  // namespace signround::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -192,7 +156,7 @@ namespace signround::kernels {
 
 HWY_EXPORT(functions_f32);
 HWY_EXPORT(functions_bf16);
-HWY_EXPORT(vectors_fit);
+HWY_EXPORT(fake_quant_fits);
 
 const FakeQuantFunctions<float>& fake_quant_hwy_f32() {
   return *HWY_DYNAMIC_DISPATCH(functions_f32)();
@@ -201,7 +165,7 @@ const FakeQuantFunctions<BF16>& fake_quant_hwy_bf16() {
   return *HWY_DYNAMIC_DISPATCH(functions_bf16)();
 }
 const char* fake_quant_hwy_why_not() {
-  return HWY_DYNAMIC_DISPATCH(vectors_fit)() ? nullptr : "vectors are longer than 16 floats";
+  return HWY_DYNAMIC_DISPATCH(fake_quant_fits)() ? nullptr : "vectors are longer than 16 floats";
 }
 
 }  // namespace signround::kernels
