@@ -9,9 +9,7 @@ namespace signround {
 
 namespace {
 
-bool is_word(uint32_t cp) {
-  return unicode::classes(cp) & unicode::kWord || cp == 0x200C || cp == 0x200D;
-}
+bool is_word(uint32_t cp) { return unicode::classes(cp) & unicode::kWord; }
 bool is_space(uint32_t cp) { return unicode::classes(cp) & unicode::kSpace; }
 
 bool word_before(std::string_view text, size_t at) {

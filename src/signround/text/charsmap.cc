@@ -85,6 +85,11 @@ void CharsMap::apply(std::string& text) const {
   text.swap(out);
 }
 
+bool CharsMap::removes_first(std::string_view text) const {
+  const auto replacement = text.empty() ? std::nullopt : find(text);
+  return replacement && replacement->empty();
+}
+
 std::string base64_decode(std::string_view text, const char* where) {
   std::string out;
   out.reserve(text.size() / 4 * 3);

@@ -21,6 +21,8 @@ class CharsMap {
   // Grapheme by grapheme as the reference does: a short grapheme as a whole if it is known, else
   // each character.
   void apply(std::string& text) const;
+  // Whether apply drops the first character of `text`.
+  bool removes_first(std::string_view text) const;
 
  private:
   std::vector<uint32_t> units_;

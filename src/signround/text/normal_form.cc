@@ -15,6 +15,7 @@ namespace {
 using CodePoints = std::vector<utf8proc_int32_t>;
 
 void decompose(uint32_t cp, bool compatible, CodePoints& out) {
+  if (unicode::is_not_decomposed(cp)) return out.push_back(static_cast<utf8proc_int32_t>(cp));
   utf8proc_int32_t buffer[32];  // the longest decomposition (U+FDFA) has 18
   int last_boundary = 0;
   const auto options =

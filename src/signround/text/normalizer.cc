@@ -1,7 +1,5 @@
 #include "signround/text/normalizer.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -24,28 +22,28 @@ constexpr size_t kMaxGrowth = 64, kFreeSize = 16 << 20;
 
 // Writes change(code point, classes, out) of every character into a new text.
 template <class Change>
-void rewrite(std::string& text, Change&& change) {
+void rewrite(NormalizedText& t, Change&& change) {
   const uint16_t* table = unicode::class_table();
+  const std::string& text = t.text;
   std::string out;
   out.reserve(text.size());
-  for (size_t i = 0; i < text.size();
-       i += unicode::sequence_length(static_cast<unsigned char>(text[i]))) {
+  for (size_t i = 0; i < text.size();) {
     const uint32_t cp = unicode::decode(text.data() + i);
     change(cp, table[cp], out);
+    if (i == 0 && out.empty()) t.at_origin = false;
+    i += unicode::sequence_length(static_cast<unsigned char>(text[i]));
   }
-  text.swap(out);
+  t.text.swap(out);
 }
 
-void lowercase(std::string& text) {
-  rewrite(text, [](uint32_t cp, uint16_t, std::string& out) {
-    if (cp < 0x80) {
+void lowercase(NormalizedText& t) {
+  rewrite(t, [](uint32_t cp, uint16_t, std::string& out) {
+    if (cp < 0x80)
       out += static_cast<char>(cp >= 'A' && cp <= 'Z' ? cp + 32 : cp);
-    } else if (cp == 0x130) {  // the only character whose lower case is two
+    else if (cp == 0x130)  // the only character whose lower case is two
       out += "i\xCC\x87";
-    } else {
-      unicode::append(out,
-                      static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(cp))));
-    }
+    else
+      unicode::append(out, unicode::lower(cp));
   });
 }
 
@@ -60,13 +58,13 @@ class Form : public Normalizer {
 
 class Lowercase : public Normalizer {
  public:
-  void apply(NormalizedText& t) const override { lowercase(t.text); }
+  void apply(NormalizedText& t) const override { lowercase(t); }
 };
 
 class StripAccents : public Normalizer {
  public:
   void apply(NormalizedText& t) const override {
-    rewrite(t.text, [](uint32_t cp, uint16_t c, std::string& out) {
+    rewrite(t, [](uint32_t cp, uint16_t c, std::string& out) {
       if (!(c & unicode::kMark)) unicode::append(out, cp);
     });
   }
@@ -158,7 +156,10 @@ class Precompiled : public Normalizer {
  public:
   explicit Precompiled(const nlohmann::json& j)
       : map_(base64_decode(string_field(j, "precompiled_charsmap", "", kWhere), kWhere)) {}
-  void apply(NormalizedText& t) const override { map_.apply(t.text); }
+  void apply(NormalizedText& t) const override {
+    if (map_.removes_first(t.text)) t.at_origin = false;
+    map_.apply(t.text);
+  }
 
  private:
   CharsMap map_;
@@ -169,7 +170,7 @@ class Precompiled : public Normalizer {
 class Nmt : public Normalizer {
  public:
   void apply(NormalizedText& t) const override {
-    rewrite(t.text, [](uint32_t cp, uint16_t, std::string& out) {
+    rewrite(t, [](uint32_t cp, uint16_t, std::string& out) {
       if ((cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F ||
           cp == 0x8F || cp == 0x9F)
         return;
@@ -201,14 +202,13 @@ class Bert : public Normalizer {
 
   void apply(NormalizedText& t) const override {
     if (clean_) {
-      rewrite(t.text, [](uint32_t cp, uint16_t c, std::string& out) {
-        const bool space = cp == '\t' || cp == '\n' || cp == '\r';
-        if (cp == 0xFFFD || (c & unicode::kOther && !space)) return;
+      rewrite(t, [](uint32_t cp, uint16_t c, std::string& out) {
+        if (cp == 0xFFFD || c & unicode::kControl) return;
         unicode::append(out, c & unicode::kSpace ? ' ' : cp);
       });
     }
     if (chinese_) {
-      rewrite(t.text, [](uint32_t cp, uint16_t, std::string& out) {
+      rewrite(t, [](uint32_t cp, uint16_t, std::string& out) {
         if (is_chinese(cp)) out += ' ';
         unicode::append(out, cp);
         if (is_chinese(cp)) out += ' ';
@@ -216,11 +216,11 @@ class Bert : public Normalizer {
     }
     if (strip_accents_) {
       to_normal_form(NormalForm::kNfd, t.text);
-      rewrite(t.text, [](uint32_t cp, uint16_t c, std::string& out) {
+      rewrite(t, [](uint32_t cp, uint16_t c, std::string& out) {
         if (!(c & unicode::kNonspacing)) unicode::append(out, cp);
       });
     }
-    if (lowercase_) lowercase(t.text);
+    if (lowercase_) lowercase(t);
   }
 
  private:

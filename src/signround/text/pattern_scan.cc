@@ -6,9 +6,6 @@
 
 namespace signround {
 
-const std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 namespace {
 
 using unicode::kLetter;
@@ -130,14 +127,23 @@ const char* next_llama3(const Scanner& s, const char* p, int max_digits) {
 
 }  // namespace
 
+std::string_view pattern_text(KnownPattern pattern) {
+  switch (pattern) {
+    case KnownPattern::kNone:
+      break;
+    case KnownPattern::kGpt2:
+      return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+    case KnownPattern::kLlama3:
+      return R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+    case KnownPattern::kQwen2:
+      return R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  }
+  return "";
+}
+
 KnownPattern known_pattern(std::string_view regex) {
-  if (regex == kGpt2Pattern) return KnownPattern::kGpt2;
-  if (regex ==
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)")
-    return KnownPattern::kLlama3;
-  if (regex ==
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)")
-    return KnownPattern::kQwen2;
+  for (const KnownPattern p : {KnownPattern::kGpt2, KnownPattern::kLlama3, KnownPattern::kQwen2})
+    if (regex == pattern_text(p)) return p;
   return KnownPattern::kNone;
 }
 

@@ -15,8 +15,8 @@ enum class KnownPattern { kNone, kGpt2, kLlama3, kQwen2 };
 // Which known pattern this is, by its exact text.
 KnownPattern known_pattern(std::string_view regex);
 
-// The text of GPT-2's pattern, which the ByteLevel pre-tokenizer implies.
-extern const std::string_view kGpt2Pattern;
+// The text of a known pattern. GPT-2's is the one that the ByteLevel pre-tokenizer implies.
+std::string_view pattern_text(KnownPattern pattern);
 
 // Appends the matches in text[begin, end). REQUIRES: valid UTF-8, pattern != kNone.
 void scan_pattern(KnownPattern pattern, std::string_view text, size_t begin, size_t end,

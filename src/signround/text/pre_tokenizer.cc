@@ -117,7 +117,7 @@ auto each_character(IsMatch is_match) {
 }
 
 bool is_space(uint32_t, uint16_t c) { return c & unicode::kSpace; }
-bool is_number(uint32_t, uint16_t c) { return c & unicode::kNumber; }
+bool is_number(uint32_t, uint16_t c) { return c & unicode::kNumeric; }
 bool is_punctuation(uint32_t cp, uint16_t c) {
   return c & unicode::kPunctuation || unicode::is_ascii_punctuation(cp);
 }
@@ -273,7 +273,7 @@ class Whitespace : public PreTokenizer {
     split_pieces(list, Behavior::kRemoved, true, [](std::string_view view, auto&& emit) {
       const uint16_t* table = unicode::class_table();
       const auto kind = [table](uint32_t cp) {
-        if (table[cp] & unicode::kWord || cp == 0x200C || cp == 0x200D) return 1;
+        if (table[cp] & unicode::kWord) return 1;
         return table[cp] & unicode::kSpace ? 0 : 2;
       };
       size_t begin = 0;

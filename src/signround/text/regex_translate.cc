@@ -1,5 +1,5 @@
 // Oniguruma's dialect to PCRE2's. They differ in: what \s \w \d \h \v and \b mean (Oniguruma: the
-// Unicode properties White_Space, Alphabetic + M + Nd + Pc, Nd; hexadecimal digit; vertical tab),
+// Unicode properties White_Space, Alphabetic + M + Nd + Pc (and Latin-1 superscripts and fractions), Nd; hex digit; tab),
 // scripts (\p{Han}: the script, not its extensions), {n,m}+ (a repeated repeat, not a possessive
 // one), {,n}, (?m) (dot matches a line end), ^ and $ (always at lines), and bracket expressions,
 // which nest.
@@ -20,7 +20,7 @@ constexpr const char* kWhere = "tokenizer regex";
 constexpr const char* kSpaceSet =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr const char* kWordSet =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 constexpr const char* kHexSet = "0-9A-Fa-f";
 
 std::string hex_escape(uint32_t cp) {
@@ -43,6 +43,20 @@ std::string complement_set(uint16_t bits) {
     set += hex_escape(first) + "-" + hex_escape(cp - 1);
   }
   return set;
+}
+
+// `set` with the newer characters of each \p{category} in it added: PCRE2 may know an older Unicode
+// than the reference.
+std::string with_newer(std::string_view set) {
+  std::string out(set);
+  for (size_t at = set.find("\\p{"); at != std::string_view::npos; at = set.find("\\p{", at + 1)) {
+    const std::string_view name = set.substr(at + 3, set.find('}', at) - at - 3);
+    if (name.size() <= 2)
+      for (const auto& [first, last] : unicode::newer_in_category(name))
+        out += hex_escape(first) + "-" + hex_escape(last);
+    if (name == "sc:Han") out += R"(\x{2b739}\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
+  }
+  return out;
 }
 
 struct PropertyName {
@@ -86,13 +100,13 @@ constexpr std::array<PropertyName, 46> kProperties = {{
     {"format", "\\p{Cf}"},
     {"unassigned", "\\p{Cn}"},
     {"privateuse", "\\p{Co}"},
-    {"alpha", "\\p{Alphabetic}"},
+    {"alpha", "\\p{Alphabetic}\\p{L}\\p{Nl}"},
     {"digit", "\\p{Nd}"},
     {"lower", "\\p{Lowercase}"},
     {"upper", "\\p{Uppercase}"},
-    {"punct", "\\p{P}$+<=>^`|~"},
+    {"punct", "\\p{P}\\p{S}"},
     {"cntrl", "\\p{Cc}"},
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"alnum", "\\p{Alphabetic}\\p{L}\\p{Nl}\\p{Nd}"},
     {"xdigit", "0-9A-Fa-f"},
     {"blank", "\\p{Zs}\\x{9}"},
     {"ascii", "\\x{0}-\\x{7f}"},
@@ -143,7 +157,7 @@ class Translator {
       ++at_;
       std::string set;
       const bool negated = bracket(set, 0);
-      out_ += (negated ? "[^" : "[") + set + "]";
+      out_ += (negated ? "[^" : "[") + with_newer(set) + "]";
     } else if (c == '{' || c == '}' || c == ']') {
       ++at_;
       out_ += '\\';
@@ -359,12 +373,12 @@ class Translator {
     bool negated = false;
     uint32_t cp = 0;
     if (class_escape(&set, &negated)) {
-      out_ += (negated ? "[^" : "[") + set + "]";
+      out_ += (negated ? "[^" : "[") + with_newer(set) + "]";
     } else if (character_escape(&cp)) {
       out_ += hex_escape(cp);
     } else if (const char c = peek(); c == 'b' || c == 'B') {
       ++at_;
-      const std::string w = std::string("[") + kWordSet + "]";
+      const std::string w = "[" + with_newer(kWordSet) + "]";
       out_ += c == 'b' ? "(?:(?<=" + w + ")(?!" + w + ")|(?<!" + w + ")(?=" + w + "))"
                        : "(?:(?<=" + w + ")(?=" + w + ")|(?<!" + w + ")(?!" + w + "))";
     } else if (c == 'k' || c == 'g') {

@@ -10,6 +10,7 @@
 #include "signround/text/pre_tokenizer.h"
 #include "signround/text/token_decoder.h"
 #include "signround/text/token_model.h"
+#include "signround/text/tokenizer_sources.h"
 #include "signround/text/unicode.h"
 
 namespace signround {
@@ -41,7 +42,8 @@ std::string named_token(const nlohmann::json& config, const char* field) {
 
 class JsonTokenizer : public Tokenizer {
  public:
-  JsonTokenizer(const nlohmann::json& j, const nlohmann::json& config);
+  JsonTokenizer(const nlohmann::json& j, const nlohmann::json& config,
+                std::vector<std::string> notes);
 
   std::vector<int32_t> encode(std::string_view text, bool add_special) const override;
   std::string decode(std::span<const int32_t> ids, bool skip_special) const override;
@@ -90,7 +92,9 @@ class JsonTokenizer : public Tokenizer {
   int32_t bos_ = -1, eos_ = -1, pad_ = -1;
 };
 
-JsonTokenizer::JsonTokenizer(const nlohmann::json& j, const nlohmann::json& config) {
+JsonTokenizer::JsonTokenizer(const nlohmann::json& j, const nlohmann::json& config,
+                             std::vector<std::string> notes)
+    : notes_(std::move(notes)) {
   if (!j.is_object())
     fail(ErrorKind::kCorruptFile, kWhere, "tokenizer.json is ", j.type_name(),
          ", expected an object");
@@ -263,28 +267,46 @@ std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json,
     fail(ErrorKind::kCorruptFile, kWhere, "tokenizer.json (", tokenizer_json.size(),
          " bytes): ", e.what());
   }
-  return std::make_unique<JsonTokenizer>(j, config);
+  return std::make_unique<JsonTokenizer>(j, config, std::vector<std::string>());
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(TokenizerSource source) {
+  return std::make_unique<JsonTokenizer>(source.tokenizer, source.config, std::move(source.notes));
 }
 
 std::string StreamDecoder::push(int32_t id) {
+  if (skip_special_ && tokenizer_.is_special(id) && tokenizer_.decode({&id, 1}, true).empty())
+    return {};
   window_.push_back(id);
   return emit(false);
 }
 
-std::string StreamDecoder::flush() { return emit(true); }
+std::string StreamDecoder::flush() {
+  return context_ < window_.size() ? emit(true) : std::string();
+}
 
-// The text of the window beyond the text of its context. Held back while it ends in U+FFFD, which
-// may be the first bytes of a character; no character takes more than four tokens of a byte each.
+// U+FFFD at the end may be the first bytes of a character: the text before it is given out, and the
+// window grows until its text ends well.
 std::string StreamDecoder::emit(bool all) {
-  constexpr size_t kMaxHeld = 4;
-  const std::string before = tokenizer_.decode(std::span(window_).first(context_), skip_special_);
+  constexpr size_t kMaxHeld = 64;
+  constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
   const std::string text = tokenizer_.decode(window_, skip_special_);
-  const bool partial = text.size() >= 3 && text.compare(text.size() - 3, 3, "\xEF\xBF\xBD") == 0;
-  const bool held_enough = window_.size() - context_ >= kMaxHeld;
-  if (text.size() <= before.size() || (partial && !all && !held_enough)) return {};
-  std::string out = text.substr(before.size());
-  window_.erase(window_.begin(), window_.begin() + static_cast<int64_t>(context_));
-  context_ = window_.size();
+  size_t end = text.size();
+  const bool final = all || window_.size() - context_ >= kMaxHeld ||
+                     !std::string_view(text).ends_with(kReplacement);
+  while (!final && std::string_view(text).substr(0, end).ends_with(kReplacement))
+    end -= kReplacement.size();
+  while (emitted_ < end && (static_cast<unsigned char>(text[emitted_]) & 0xC0) == 0x80) ++emitted_;
+  std::string out;
+  if (end > emitted_) {
+    out = text.substr(emitted_, end - emitted_);
+    emitted_ = end;
+  }
+  if (final) {
+    window_.erase(window_.begin(), window_.begin() + static_cast<int64_t>(context_));
+    context_ = window_.size();
+    emitted_ = tokenizer_.decode(window_, skip_special_).size();
+  }
   return out;
 }
 

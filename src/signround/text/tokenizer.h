@@ -45,6 +45,8 @@ class Tokenizer {
 
 // Decodes ids as they come: the pieces, joined, are the decoding of all ids. A token that ends
 // inside a character is held back until the character is complete or flush is called.
+// (Byte-fallback tokenizers decode a run of bytes that is not UTF-8 to one U+FFFD a byte, even
+// where it starts with sound characters; here those characters have been given out.)
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false)
@@ -57,9 +59,10 @@ class StreamDecoder {
 
   const Tokenizer& tokenizer_;
   bool skip_special_;
-  std::vector<int32_t>
-      window_;  // the ids whose text was emitted last (context for the next), then those held back
-  size_t context_ = 0;  // how many of window_ are context
+  std::vector<int32_t> window_;  // the ids given out last (how a token decodes depends on what is
+                                 // before it), then new ones
+  size_t context_ = 0;           // how many of window_ were given out before
+  size_t emitted_ = 0;           // bytes of the window's text that were given out
 };
 
 }  // namespace signround

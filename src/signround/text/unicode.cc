@@ -8,6 +8,28 @@ namespace signround::unicode {
 
 namespace {
 
+struct CodeRange {
+  uint32_t first, last;
+};
+struct CategoryRange {
+  uint32_t first, last;
+  utf8proc_category_t category;
+};
+struct Exception {
+  uint32_t first, last;
+  bool member;
+};
+struct CaseRange {
+  uint32_t first, last;
+  int distance;
+};
+#include "signround/text/unicode_reference.inc"
+
+// In the order of utf8proc_category_t.
+constexpr std::string_view kCategoryNames[] = {
+    "Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps",
+    "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co"};
+
 bool is_white_space(uint32_t cp) {
   return (cp >= 9 && cp <= 13) || cp == 32 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
          (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F ||
@@ -20,9 +42,9 @@ bool is_other_alphabetic(uint32_t cp) {
          (cp >= 0x1F150 && cp <= 0x1F169) || (cp >= 0x1F170 && cp <= 0x1F189);
 }
 
-uint16_t classify(uint32_t cp) {
+uint16_t classify(uint32_t cp, int category) {
   uint16_t c = is_white_space(cp) ? kSpace : 0;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(cp))) {
+  switch (category) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
@@ -39,10 +61,10 @@ uint16_t classify(uint32_t cp) {
       break;
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-      c |= kNumber | kWord;
+      c |= kNumber | kNumeric | kWord;
       break;
     case UTF8PROC_CATEGORY_NO:
-      c |= kNumber;
+      c |= kNumber | kNumeric;
       break;
     case UTF8PROC_CATEGORY_PC:
       c |= kPunctuation | kWord;
@@ -57,16 +79,21 @@ uint16_t classify(uint32_t cp) {
       break;
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
     case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CN:
-      c |= kOther;
+      c |= cp == 9 || cp == 10 || cp == 13 ? 0 : kControl;
       break;
     default:
       break;
   }
-  if (is_other_alphabetic(cp)) c |= kWord;
+  if (is_other_alphabetic(cp) || cp == 0x200C || cp == 0x200D) c |= kWord;
   return c;
+}
+
+template <size_t N>
+void apply_exceptions(const Exception (&ranges)[N], uint16_t bit, std::vector<uint16_t>& table) {
+  for (const Exception& r : ranges)
+    for (uint32_t cp = r.first; cp <= r.last; ++cp)
+      table[cp] = static_cast<uint16_t>(r.member ? table[cp] | bit : table[cp] & ~bit);
 }
 
 // Length of the well-formed sequence at p, or minus the length of the maximal ill-formed part.
@@ -92,10 +119,42 @@ int sequence_at(const unsigned char* p, const unsigned char* end) {
 const uint16_t* class_table() {
   static const std::vector<uint16_t> table = [] {
     std::vector<uint16_t> t(0x110000);
-    for (uint32_t cp = 0; cp < t.size(); ++cp) t[cp] = classify(cp);
+    for (uint32_t cp = 0; cp < t.size(); ++cp)
+      t[cp] = classify(cp, utf8proc_category(static_cast<utf8proc_int32_t>(cp)));
+    for (const CategoryRange& r : kNewerCategories)
+      for (uint32_t cp = r.first; cp <= r.last; ++cp) t[cp] = classify(cp, r.category);
+    apply_exceptions(kPunctuationExceptions, kPunctuation, t);
+    apply_exceptions(kNumberExceptions, kNumeric, t);
+    apply_exceptions(kWordExceptions, kWord, t);
+    apply_exceptions(kMarkExceptions, kMark, t);
+    apply_exceptions(kNonspacingExceptions, kNonspacing, t);
+    apply_exceptions(kControlExceptions, kControl, t);
     return t;
   }();
   return table.data();
+}
+
+uint32_t lower(uint32_t cp) {
+  if (cp < 0x80) return cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
+  for (const CaseRange& r : kNewerLowercase)
+    if (cp >= r.first && cp <= r.last)
+      return static_cast<uint32_t>(static_cast<int>(cp) + r.distance);
+  return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(cp)));
+}
+
+bool is_not_decomposed(uint32_t cp) {
+  for (const CodeRange& r : kNotDecomposed)
+    if (cp >= r.first && cp <= r.last) return true;
+  return false;
+}
+
+std::vector<std::pair<uint32_t, uint32_t>> newer_in_category(std::string_view name) {
+  std::vector<std::pair<uint32_t, uint32_t>> ranges;
+  for (const CategoryRange& r : kNewerCategories) {
+    if (kCategoryNames[r.category].substr(0, name.size()) == name)
+      ranges.emplace_back(r.first, r.last);
+  }
+  return ranges;
 }
 
 void append(std::string& out, uint32_t cp) {

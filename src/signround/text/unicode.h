@@ -4,18 +4,24 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace signround::unicode {
 
+// Categories are those of Unicode 16, as in the reference's regular expressions. The reference's
+// own code knows other versions of Unicode; the classes marked (own) follow it character by
+// character.
 enum Class : uint16_t {
   kLetter = 1,        // general category L*
   kNumber = 2,        // N*
   kSpace = 4,         // property White_Space
-  kMark = 8,          // M*
-  kNonspacing = 16,   // Mn
-  kPunctuation = 32,  // P*
-  kOther = 64,        // C*: control, format, surrogate, private use, unassigned
-  kWord = 128,        // Alphabetic, M*, Nd, Pc: \w of the reference's regular expressions
+  kMark = 8,          // M* (own)
+  kNonspacing = 16,   // Mn (own)
+  kPunctuation = 32,  // P* beyond ASCII (own)
+  kControl = 64,      // Cc, Cf, Co but not tab and line ends (own)
+  kWord = 128,        // Alphabetic, M*, Nd, Pc, join controls (own)
+  kNumeric = 256,     // N* (own)
 };
 
 // Classes of all code points, indexed by code point (0x110000 entries, built at the first call).
@@ -43,6 +49,14 @@ inline const char* previous(const char* p) {
   while ((static_cast<unsigned char>(*p) & 0xC0) == 0x80);
   return p;
 }
+
+// Simple lower case of a character.
+uint32_t lower(uint32_t cp);
+// Whether the reference's normal forms leave this character as it is although Unicode decomposes
+// it.
+bool is_not_decomposed(uint32_t cp);
+// Ranges of the general category `name` (one letter or two) that Unicode 14 does not have.
+std::vector<std::pair<uint32_t, uint32_t>> newer_in_category(std::string_view name);
 
 void append(std::string& out, uint32_t cp);
 std::string encode(uint32_t cp);
