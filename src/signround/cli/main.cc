@@ -8,7 +8,12 @@
 
 namespace {
 
-constexpr signround::Command kCommands[] = {};
+constexpr signround::Command kCommands[] = {
+    {"quantize", "round a model's weights, write and verify the checkpoint", signround::cmd_quantize},
+    {"eval", "perplexity, and divergence from the original", signround::cmd_eval},
+    {"generate", "continue a text", signround::cmd_generate},
+    {"inspect", "tensors, schemes, bits per weight, sizes", signround::cmd_inspect},
+};
 
 int usage(FILE* out) {
   std::fprintf(out,

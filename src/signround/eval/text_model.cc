@@ -22,7 +22,7 @@ void embed_tokens(const Checkpoint& checkpoint, const Architecture& architecture
 }
 
 TextModel::TextModel(const Checkpoint& checkpoint, DType compute)
-    : checkpoint_(checkpoint), architecture_(read_architecture(checkpoint.config())), compute_(compute) {}
+    : checkpoint_(checkpoint), architecture_(read_architecture(checkpoint)), compute_(compute) {}
 
 ActivationStream TextModel::hidden_states(const std::vector<std::vector<int32_t>>& sequences) const {
   require(!sequences.empty(), "eval", "no sequence to read");

@@ -11,7 +11,7 @@
 namespace signround {
 
 Generator::Generator(const Checkpoint& checkpoint, DType compute)
-    : checkpoint_(checkpoint), architecture_(read_architecture(checkpoint.config())), compute_(compute) {
+    : checkpoint_(checkpoint), architecture_(read_architecture(checkpoint)), compute_(compute) {
   const auto load = [&](const Graph& graph) {
     auto weights = std::make_unique<BlockWeights>(graph, compute);
     load_weights(checkpoint, graph, *weights);

@@ -28,4 +28,13 @@ Architecture read_architecture(const nlohmann::json& config) {
        "'; this program knows ", known);
 }
 
+Architecture read_architecture(const Checkpoint& checkpoint) {
+  Architecture a = read_architecture(checkpoint.config());
+  if (a.tied && !checkpoint.find(a.embedding) && checkpoint.find("lm_head.weight")) {
+    a.embedding = "lm_head.weight";
+    a.head_name = "lm_head";
+  }
+  return a;
+}
+
 }  // namespace signround

@@ -139,7 +139,7 @@ Architecture read_llama(const json& config) {
   a.tied = c.tied;
   a.head_name = c.tied ? "model.embed_tokens" : "lm_head";
   a.block = [c](int64_t index) { return write_block(c, index); };
-  a.head = [c, head = a.head_name] { return write_head(c, head); };
+  a.write_head = [c](const std::string& head_name) { return write_head(c, head_name); };
   a.fused = {{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
              {"mlp.gate_proj", "mlp.up_proj"}};
   return a;

@@ -1,0 +1,51 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "signround/base/log.h"
+#include "signround/cli/commands.h"
+#include "signround/cli/flags.h"
+#include "signround/pipeline/quantize.h"
+
+namespace signround {
+
+int cmd_quantize(int argc, const char* const* argv) {
+  QuantizeOptions options;
+  std::string model, device = "cpu";
+  bool json = false, quiet = false, verbose = false;
+  Flags flags("quantize MODEL -o OUT [flags]",
+              "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and reports what was lost. A run that was stopped goes "
+              "on with the same command. Flags may be spelled with - or _.");
+  flags.positional("MODEL", model, "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
+  flags.add_fields(options);
+  flags.action("sym", [&] { options.symmetry = "full"; }, {.help = "shorthand for --symmetry full", .group = "Shorthands and output:"});
+  flags.action("asym", [&] { options.symmetry = "asym"; }, {.help = "shorthand for --symmetry asym"});
+  flags.action("gptq-sym", [&] { options.symmetry = "gptq-sym"; }, {.help = "shorthand for --symmetry gptq-sym"});
+  flags.action("disable-minmax-tuning", [&] { options.enable_minmax_tuning = false; }, {.help = "as --no-enable-minmax-tuning"});
+  flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; }, {.help = "as --no-enable-quanted-input"});
+  flags.add("device", device, {.help = "where to compute; this program was built without CUDA", .aliases = {"device_map", "devices"}, .choices = {"cpu", "auto"}, .value = "NAME"});
+  flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
+  flags.add("quiet", quiet, {.help = "only warnings and errors"});
+  flags.add("verbose", verbose, {.help = "more progress"});
+  if (!flags.parse(argc, argv)) return 0;
+  for (auto& problem : options.problems()) flags.problem(std::move(problem));
+  flags.check();
+  set_log_level(quiet ? LogLevel::kWarn : verbose ? LogLevel::kDebug : LogLevel::kInfo);
+
+  const QuantizeResult result = quantize(model, options);
+  if (result.already_done) {
+    log_info(options.output + " holds the finished result of this very run; nothing to do");
+    return 0;
+  }
+  const RunReport& report = result.report;
+  if (json) {
+    std::printf("%s\n", report.to_json().dump(2).c_str());
+    return 0;
+  }
+  std::printf("%s: %.1f MB from %.1f MB, %.1f s, peak memory %.0f MB (planned %.0f MB), %zu degradations\n", options.output.c_str(),
+              static_cast<double>(report.result_bytes) / 1e6, static_cast<double>(report.source_bytes) / 1e6, report.seconds,
+              static_cast<double>(report.peak_rss_bytes) / 1e6, static_cast<double>(report.planned_memory) / 1e6, report.degradations.size());
+  return 0;
+}
+
+}  // namespace signround

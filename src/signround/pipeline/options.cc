@@ -1,0 +1,94 @@
+#include "signround/pipeline/options.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "signround/base/error.h"
+#include "signround/formats/format.h"
+
+namespace signround {
+
+QuantScheme QuantizeOptions::quant_scheme() const {
+  QuantScheme result = scheme_preset(scheme);
+  if (bits > 0) result.bits = bits;
+  if (group_size != 0) result.group_size = group_size;
+  if (symmetry == "asym") result.symmetry = Symmetry::kAsym;
+  if (symmetry == "gptq-sym") result.symmetry = Symmetry::kClassic;
+  if (scale_dtype == "bfloat16" || scale_dtype == "bf16") result.scale_dtype = DType::kBF16;
+  if (scale_dtype == "float32" || scale_dtype == "fp32") result.scale_dtype = DType::kF32;
+  return result;
+}
+
+std::vector<std::string> QuantizeOptions::problems() const {
+  std::vector<std::string> found;
+  try {
+    const QuantScheme grid = quant_scheme();
+    if (const std::string wrong = signround::problems(grid); !wrong.empty()) found.push_back(wrong);
+    if (grid.scale_dtype != DType::kF16 &&
+        std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return f != "fake"; }))
+      found.push_back("--scale-dtype " + scale_dtype + ": packed formats hold float16 scales; use --format fake or leave it out");
+  } catch (const Error& error) {
+    found.push_back(error.what());
+  }
+  const auto names = format_names();
+  for (size_t i = 0; i < formats.size(); ++i) {
+    if (std::find(names.begin(), names.end(), formats[i]) == names.end()) {
+      std::string known;
+      for (auto name : names) known += (known.empty() ? "" : ", ") + std::string(name);
+      found.push_back("--format: '" + formats[i] + "' is none of " + known);
+    }
+    if (std::find(formats.begin(), formats.begin() + static_cast<std::ptrdiff_t>(i), formats[i]) != formats.begin() + static_cast<std::ptrdiff_t>(i))
+      found.push_back("--format names " + formats[i] + " twice");
+  }
+  if (formats.empty()) found.push_back("--format names no format");
+  if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");
+  try {
+    parse_blocks(blocks, int64_t{1} << 40);
+  } catch (const Error& error) {
+    found.push_back(error.what());
+  }
+  return found;
+}
+
+std::vector<int64_t> parse_blocks(const std::string& text, int64_t count) {
+  std::vector<int64_t> numbers;
+  if (text.empty()) {
+    if (count > (1 << 20)) return numbers;  // only the syntax was asked for
+    for (int64_t i = 0; i < count; ++i) numbers.push_back(i);
+    return numbers;
+  }
+  const auto number = [&](const char*& at, const char* end) {
+    int64_t value = -1;
+    const auto [next, error] = std::from_chars(at, end, value);
+    require(error == std::errc() && value >= 0, "blocks", "'", text, "' is no list of blocks; write 0-7 or 0,3,5");
+    require(value < count, "blocks", "block ", value, " of '", text, "' is not there; the model has blocks 0 to ", count - 1);
+    at = next;
+    return value;
+  };
+  const char *at = text.data(), *end = at + text.size();
+  for (;;) {
+    const int64_t first = number(at, end);
+    int64_t last = first;
+    if (at < end && *at == '-') last = number(++at, end);
+    require(last >= first, "blocks", "'", text, "': ", first, "-", last, " runs backwards");
+    require(last - first < (1 << 20), "blocks", "'", text, "' names too many blocks");
+    for (int64_t i = first; i <= last; ++i) numbers.push_back(i);
+    if (at == end) break;
+    require(*at == ',', "blocks", "'", text, "' is no list of blocks; write 0-7 or 0,3,5");
+    ++at;
+  }
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  return numbers;
+}
+
+bool is_ignored(const std::vector<std::string>& parts, const std::string& layer) {
+  for (std::string part : parts) {
+    if (part.empty()) continue;
+    if (part.back() >= '0' && part.back() <= '9') part += '.';
+    if ((layer + ".").find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+}  // namespace signround

@@ -1,0 +1,188 @@
+#include "signround/pipeline/output.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "signround/base/error.h"
+#include "signround/base/hash.h"
+#include "signround/io/atomic_file.h"
+#include "signround/ops/convert.h"
+#include "signround/quant/rtn.h"
+
+namespace signround {
+
+namespace fs = std::filesystem;
+
+OutputFolder::OutputFolder(const FormatPlan& plan, bool resume) : plan_(plan), folder_(plan.folder), readers_(plan.shards.size()) {
+  std::error_code error;
+  fs::create_directories(folder_, error);
+  if (error) fail(ErrorKind::kIo, "output", "cannot create ", folder_.string(), ": ", error.message());
+  for (size_t i = 0; i < plan_.shards.size(); ++i) {
+    // A kill between the renames of finish() leaves finished names: they are taken back.
+    const fs::path partial = shard_path(i).string() + ".partial";
+    if (resume && !fs::exists(partial, error) && fs::exists(shard_path(i), error)) fs::rename(shard_path(i), partial, error);
+    shards_.push_back(resume ? SafetensorsWriter::reopen(shard_path(i), plan_.shards[i]) : SafetensorsWriter::create(shard_path(i), plan_.shards[i]));
+    for (const auto& t : plan_.shards[i]) shard_of_[t.name] = i;
+  }
+}
+
+fs::path OutputFolder::shard_path(size_t shard) const {
+  if (plan_.shards.size() == 1) return folder_ / "model.safetensors";
+  return folder_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, plan_.shards.size());
+}
+
+size_t OutputFolder::shard_of(const std::string& tensor) const {
+  const auto found = shard_of_.find(tensor);
+  if (found == shard_of_.end()) fail(ErrorKind::kInternal, "output", tensor, " was not planned for ", folder_.string());
+  return found->second;
+}
+
+SafetensorsFile& OutputFolder::reader(size_t shard) {
+  if (!readers_[shard]) readers_[shard] = std::make_unique<SafetensorsFile>(shards_[shard].partial_path());
+  return *readers_[shard];
+}
+
+OutputFolder::Written OutputFolder::write_layer(const FormatLayer& layer, QuantizedLinear linear) {
+  Written result;
+  result.rewritten_groups = plan_.format->prepare(linear);
+  std::string hashes;
+  for (const PackedTensor& tensor : plan_.format->pack(layer, linear)) {
+    shards_[shard_of(tensor.info.name)].write(tensor.info.name, tensor.bytes);
+    hashes += hex(xxh3(tensor.bytes));
+  }
+  result.hash = xxh3(hashes);
+  compare(layer, linear);
+  mark_layer_written(layer);
+  return result;
+}
+
+void OutputFolder::mark_layer_written(const FormatLayer& layer) {
+  for (const auto& info : plan_.format->tensors(layer)) written_.insert(info.name);
+}
+
+uint64_t OutputFolder::hash_of(const FormatLayer& layer) {
+  std::string hashes;
+  for (const auto& info : plan_.format->tensors(layer)) {
+    SafetensorsFile& file = reader(shard_of(info.name));
+    const size_t index = *file.find(info.name);
+    hashes += hex(xxh3(file.bytes(index)));
+    file.release(index);
+  }
+  return xxh3(hashes);
+}
+
+namespace {
+
+RawTensor raw_tensor(SafetensorsFile& file, const std::string& name) {
+  const auto index = file.find(name);
+  if (!index) return {};
+  return {file.tensors()[*index], file.bytes(*index)};
+}
+
+}  // namespace
+
+RawLayer OutputFolder::raw_layer(const FormatLayer& layer) {
+  RawLayer raw{.name = layer.name, .qweight = {}, .qzeros = {}, .scales = {}, .g_idx = {}};
+  for (const auto& info : plan_.format->tensors(layer)) {
+    const RawTensor tensor = raw_tensor(reader(shard_of(info.name)), info.name);
+    if (info.name.ends_with(".qweight")) raw.qweight = tensor;
+    if (info.name.ends_with(".qzeros")) raw.qzeros = tensor;
+    if (info.name.ends_with(".scales")) raw.scales = tensor;
+    if (info.name.ends_with(".g_idx")) raw.g_idx = tensor;
+  }
+  return raw;
+}
+
+void OutputFolder::release(const FormatLayer& layer) {
+  for (const auto& info : plan_.format->tensors(layer)) {
+    SafetensorsFile& file = reader(shard_of(info.name));
+    file.release(*file.find(info.name));
+  }
+}
+
+void OutputFolder::read_weight(const FormatLayer& layer, float* weight) {
+  const size_t first_shard = shard_of(plan_.format->tensors(layer)[0].name);
+  if (plan_.format->packing() == Packing::kNone) {
+    SafetensorsFile& file = reader(first_shard);
+    const RawTensor raw = raw_tensor(file, layer.name + ".weight");
+    std::vector<std::byte> aligned(raw.bytes.begin(), raw.bytes.end());
+    convert(layer.out, layer.in, {aligned.data(), layer.dtype, layer.in}, {weight, DType::kF32, layer.in});
+    release(layer);
+    return;
+  }
+  dequantize(decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)), weight);
+  release(layer);
+}
+
+void OutputFolder::compare(const FormatLayer& layer, const QuantizedLinear& linear) {
+  const auto differ = [&](int64_t row, int64_t col, double found, double expected, const char* what) {
+    fail(ErrorKind::kInternal, "read back", layer.name, " in ", folder_.string(), ": ", what, " of row ", row, ", column ", col, " is ",
+         found, ", ", expected, " was tuned");
+  };
+  if (plan_.format->packing() == Packing::kNone) {
+    std::vector<float> found(static_cast<size_t>(layer.out * layer.in)), expected(found.size());
+    read_weight(layer, found.data());
+    dequantize(linear, expected.data());
+    for (size_t i = 0; i < found.size(); ++i) {
+      const float rounded = layer.dtype == DType::kBF16 ? round_to_bf16(expected[i]) : layer.dtype == DType::kF16 ? round_to_f16(expected[i]) : expected[i];
+      if (found[i] != rounded) differ(static_cast<int64_t>(i) / layer.in, static_cast<int64_t>(i) % layer.in, found[i], rounded, "the weight");
+    }
+    return;
+  }
+  const QuantizedLinear found = decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
+  release(layer);
+  const int64_t groups = linear.groups(), in = layer.in;
+  for (size_t i = 0; i < linear.codes.size(); ++i)
+    if (found.codes[i] != linear.codes[i]) differ(static_cast<int64_t>(i) / in, static_cast<int64_t>(i) % in, found.codes[i], linear.codes[i], "the code");
+  for (size_t i = 0; i < linear.scales.size(); ++i) {
+    if (found.scales[i] != linear.scales[i])
+      differ(static_cast<int64_t>(i) / groups, static_cast<int64_t>(i) % groups, found.scales[i], linear.scales[i], "the group's scale");
+    if (found.zeros[i] != linear.zeros[i])
+      differ(static_cast<int64_t>(i) / groups, static_cast<int64_t>(i) % groups, found.zeros[i], linear.zeros[i], "the group's zero point");
+  }
+}
+
+void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {
+  constexpr size_t kPiece = size_t{64} << 20;
+  std::vector<std::byte> scratch;
+  const auto bytes = source.bytes(tensor.name, scratch);
+  SafetensorsWriter& shard = shards_[shard_of(tensor.name)];
+  for (size_t done = 0; done < bytes.size(); done += kPiece)
+    shard.write_at(tensor.name, static_cast<int64_t>(done), bytes.subspan(done, std::min(kPiece, bytes.size() - done)));
+  source.release(tensor.name);
+  written_.insert(tensor.name);
+}
+
+void OutputFolder::sync() {
+  for (auto& shard : shards_) shard.sync();
+}
+
+void OutputFolder::check_complete() const {
+  for (const auto& shard : plan_.shards)
+    for (const auto& t : shard)
+      if (!written_.count(t.name)) fail(ErrorKind::kInternal, "ledger", t.name, " was planned for ", folder_.string(), " and never written");
+}
+
+void OutputFolder::finish(const Checkpoint& source, const std::vector<ExtraFile>& reports) {
+  check_complete();
+  readers_.clear();
+  for (auto& shard : shards_) shard.finish();
+  if (shards_.size() > 1) {
+    std::vector<SafetensorsShard> index;
+    for (size_t i = 0; i < shards_.size(); ++i) index.push_back({shard_path(i).filename().string(), plan_.shards[i]});
+    write_file_atomically(folder_ / "model.safetensors.index.json", make_index_json(index).dump(2) + "\n");
+  }
+  const auto write = [&](const ExtraFile& file) {
+    write_file_atomically(folder_ / file.name, file.path.empty() ? file.content : read_text_file("output", file.path, int64_t{4} << 30));
+  };
+  for (const auto& file : source.extra_files()) write(file);
+  for (const auto& file : plan_.format->extra_files(plan_.quantization_config)) write(file);
+  for (const auto& file : reports) write(file);
+  nlohmann::json config = source.config();
+  config.erase("quantization_config");
+  if (!plan_.quantization_config.is_null()) config["quantization_config"] = plan_.quantization_config;
+  write_file_atomically(folder_ / "config.json", config.dump(2) + "\n");
+}
+
+}  // namespace signround

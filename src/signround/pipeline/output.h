@@ -1,0 +1,60 @@
+// One output folder: its files laid out in advance, its tensors written as they come, and read back.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "signround/formats/decode.h"
+#include "signround/io/safetensors.h"
+#include "signround/pipeline/plan.h"
+
+namespace signround {
+
+class OutputFolder {
+ public:
+  // Lays out the shards of `plan` (resume: goes on with those that an earlier run laid out). `unfinished` is where the
+  // partial shards lie until the end.
+  OutputFolder(const FormatPlan& plan, bool resume);
+
+  struct Written {
+    uint64_t hash = 0;           // of the packed bytes
+    int64_t rewritten_groups = 0;  // that the format holds in another, equal form
+  };
+  // Packs and writes a layer, decodes it again from the file by the independent reader, and compares every integer,
+  // scale and zero point: Error{kInternal} names layer, row and column of the first difference.
+  Written write_layer(const FormatLayer& layer, QuantizedLinear linear);
+  // Hash of what the file holds for the layer.
+  uint64_t hash_of(const FormatLayer& layer);
+  // The weight that the file holds for a quantized layer, (out, in) f32.
+  void read_weight(const FormatLayer& layer, float* weight);
+  void copy(const Checkpoint& source, const TensorInfo& tensor);
+  void sync();
+
+  // Ledger: every tensor that was planned must have been written. Error{kInternal} names the first that was not.
+  void check_complete() const;
+  void mark_layer_written(const FormatLayer& layer);  // by the run that is being continued
+  // Renames the shards and writes the index, the extra files and, last of all, config.json.
+  void finish(const Checkpoint& source, const std::vector<ExtraFile>& reports);
+  const FormatPlan& plan() const { return plan_; }
+
+ private:
+  size_t shard_of(const std::string& tensor) const;
+  SafetensorsFile& reader(size_t shard);
+  std::filesystem::path shard_path(size_t shard) const;
+  RawLayer raw_layer(const FormatLayer& layer);
+  void release(const FormatLayer& layer);
+  void compare(const FormatLayer& layer, const QuantizedLinear& linear);
+
+  FormatPlan plan_;
+  std::filesystem::path folder_;
+  std::vector<SafetensorsWriter> shards_;
+  std::vector<std::unique_ptr<SafetensorsFile>> readers_;
+  std::unordered_map<std::string, size_t> shard_of_;
+  std::set<std::string> written_;
+};
+
+}  // namespace signround

@@ -1,0 +1,41 @@
+// What a run did: signround.json for programs, signround.md for people.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "signround/pipeline/plan.h"
+#include "signround/text/calibration.h"
+
+namespace signround {
+
+struct BlockReport {
+  int64_t index = 0;
+  double loss_first = 0, loss_best = 0;  // mean squared error of a step's samples: at the start, and of what was kept
+  double error_db = 0;                   // 10 log10 (error power / signal power), see docs/glossary.md
+  int best_iteration = 0;
+  double seconds = 0;
+  nlohmann::ordered_json to_json() const;
+  static BlockReport from_json(const nlohmann::ordered_json& json);
+};
+
+struct RunReport {
+  nlohmann::ordered_json options, settings;
+  std::vector<BlockReport> blocks;
+  std::vector<std::string> degradations;  // what was skipped, dropped, clamped, or fell back; counted
+  std::vector<std::string> verdicts;      // what consumers will say
+  std::vector<std::string> calibration;
+  std::vector<std::pair<std::string, int64_t>> ledger;  // quantized, copied: tensors
+  nlohmann::ordered_json timings;
+  int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;
+  double seconds = 0;
+  std::string plan;
+
+  nlohmann::ordered_json to_json() const;
+  std::string to_markdown() const;
+};
+
+int64_t peak_rss_bytes();  // of this process so far
+
+}  // namespace signround

@@ -1,0 +1,31 @@
+// OUT as a whole: who may write there, and what an earlier run left.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "signround/io/lock_file.h"
+
+namespace signround {
+
+class RunFolder {
+ public:
+  // Creates and locks OUT. Error{kBusy}: another run writes there, or it holds files that are none of ours;
+  // Error{kIo}: it cannot be written; Error{kInvalidArgument}: it is the model's own folder.
+  // restart: what an earlier run of this program wrote is removed first.
+  RunFolder(const std::filesystem::path& out, const std::filesystem::path& source, bool restart);
+
+  std::filesystem::path journal() const { return work_ / "journal.jsonl"; }
+  bool has_unfinished_run() const;
+  // "settings" of the finished run that OUT holds.
+  std::optional<nlohmann::ordered_json> finished_settings() const;
+  void remove_work_folder();  // the run is done
+
+ private:
+  std::filesystem::path out_, work_;
+  std::optional<LockFile> lock_;
+};
+
+}  // namespace signround
