@@ -19,16 +19,14 @@ constexpr Variant kPlain = {Packing::kGptqV2, "auto_round"};
 // readers of the v1 packing take symmetric layers only, which is why one asymmetric layer decides
 // for all.
 Variant choose_variant(const FormatModel& model) {
-  bool all_symmetric = is_symmetric(model.scheme),
-       awq = model.scheme.bits == 4 && !is_symmetric(model.scheme);
+  if (all_symmetric(model)) return kSymmetric;
+  bool awq = model.scheme.bits == 4 && !is_symmetric(model.scheme);
   for (const FormatLayer& layer : model.layers) {
     if (layer.scheme.bits >= 16 || !packing_problems(layer.scheme, layer.out, layer.in).empty())
       continue;
-    all_symmetric = all_symmetric && is_symmetric(layer.scheme);
     awq = awq && layer.scheme.bits == 4 && !is_symmetric(layer.scheme) &&
           (layer.scheme.group_size <= 0 || layer.in % layer.scheme.group_size == 0);
   }
-  if (all_symmetric) return kSymmetric;
   return awq ? kAwqVariant : kPlain;
 }
 
@@ -38,6 +36,10 @@ class AutoRoundFormat final : public CheckpointFormat {
 
   std::string_view name() const override { return "auto_round"; }
   Packing packing() const override { return variant_.packing; }
+
+  std::string note() const override {
+    return "packing_format " + std::string(variant_.packing_format);
+  }
 
   std::string problems(const QuantScheme& scheme, int64_t out, int64_t in) const override {
     return joined(packing_problems(scheme, out, in));

@@ -12,6 +12,9 @@ namespace {
 
 constexpr const char* kWhere = "decode";
 
+// Rows that are worth a thread of their own.
+int64_t grain(int64_t in) { return (1 << 16) / std::max<int64_t>(in, 1) + 1; }
+
 template <class... Parts>
 [[noreturn]] void corrupt(const Parts&... parts) {
   fail(ErrorKind::kCorruptFile, kWhere, parts...);
@@ -79,7 +82,7 @@ uint32_t field(int64_t f, int bits, const At& at) {
 void decode_gptq_codes(const RawLayer& layer, int bits, const PackedShape& shape, int64_t row,
                        QuantizedLinear& to) {
   const int64_t words = shape.in * bits / 32;
-  parallel_for((to.out + 63) / 64, 1, [&](int64_t begin, int64_t end) {
+  parallel_for((to.out + 63) / 64, grain(64 * shape.in), [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> column(static_cast<size_t>(words));
     std::vector<uint32_t> tile(static_cast<size_t>(words) * 64);
     for (int64_t block = begin; block < end; ++block) {
@@ -116,7 +119,7 @@ uint8_t awq_field(const RawTensor& t, int64_t line, int64_t out, int64_t o) {
 
 void decode_awq_codes(const RawLayer& layer, const PackedShape& shape, int64_t row,
                       QuantizedLinear& to) {
-  parallel_for(to.out, 8, [&](int64_t begin, int64_t end) {
+  parallel_for(to.out, grain(shape.in), [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
       for (int64_t i = 0; i < shape.in; ++i) {
         to.codes[o * shape.in + i] = awq_field(layer.qweight, i, shape.out, row + o);
@@ -269,7 +272,7 @@ DecodedLinear decode_linear(Packing packing, const QuantScheme& scheme, const Ra
 void dequantize(const DecodedLinear& decoded, float* weight) {
   const QuantizedLinear& linear = decoded.linear;
   const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in), in = linear.in;
-  parallel_for(linear.out, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(linear.out, grain(in), [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
       for (int64_t i = 0; i < in; ++i) {
         const int64_t g = decoded.group_of.empty() ? i / group : decoded.group_of[i];

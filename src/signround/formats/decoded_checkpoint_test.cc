@@ -90,6 +90,7 @@ TEST(DecodedCheckpoint, LooksLikeTheCheckpointItWasMadeFrom) {
                         {"auto_round", kAsym4, kAsym2},
                         {"gptq", kSym4, kSym8},
                         {"gptq", kAsym2, kSym8},
+                        {"gptq_v1", kAsym2, kSym8},
                         {"gptq_v2", kAsym2, kAsym4},
                         {"awq", kAsym4, kAsym4}}) {
     const TempDir dir;
@@ -203,7 +204,7 @@ TEST(DecodedCheckpoint, ReadsV1ZeroPointsThatBorrowed) {
 
 TEST(DecodedCheckpoint, ReadsTheConfigOfOldGptqCheckpoints) {
   const TempDir dir;
-  TinyModel tiny("gptq", kAsym4, kAsym4);
+  TinyModel tiny("gptq_v1", kAsym4, kAsym4);
   write_file(dir / "quantize_config.json",
              R"({"bits":4,"group_size":32,"desc_act":false,"sym":false})");
   tiny.section = nullptr;

@@ -1,5 +1,6 @@
 // The rounded weights in the dtype of the source: a normal checkpoint that every engine loads, as
 // large as the original. What all other formats must compute equally.
+#include <algorithm>
 #include <cstring>
 
 #include "signround/base/error.h"
@@ -54,16 +55,17 @@ class FakeFormat final : public CheckpointFormat {
     const DType dtype = tensor.info.dtype;
     const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in),
                   size = size_of(dtype);
-    parallel_for(linear.out, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o) {
-        for (int64_t i = 0; i < linear.in; ++i) {
-          const int64_t k = o * groups + i / group;
-          const int step = linear.codes[o * linear.in + i] - linear.zeros[k];
-          store(linear.scales[k] * static_cast<float>(step), dtype,
-                tensor.bytes.data() + (o * linear.in + i) * size);
-        }
-      }
-    });
+    parallel_for(linear.out, (1 << 16) / std::max<int64_t>(linear.in, 1) + 1,
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t o = begin; o < end; ++o) {
+                     for (int64_t i = 0; i < linear.in; ++i) {
+                       const int64_t k = o * groups + i / group;
+                       const int step = linear.codes[o * linear.in + i] - linear.zeros[k];
+                       store(linear.scales[k] * static_cast<float>(step), dtype,
+                             tensor.bytes.data() + (o * linear.in + i) * size);
+                     }
+                   }
+                 });
     std::vector<PackedTensor> result;
     result.push_back(std::move(tensor));
     return result;

@@ -1,5 +1,6 @@
 #include "signround/formats/format.h"
 
+#include <algorithm>
 #include <array>
 
 #include "signround/base/error.h"
@@ -8,7 +9,8 @@
 namespace signround {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"auto_round", "gptq", "gptq_v2", "awq", "fake"};
+constexpr std::array<std::string_view, 6> kNames = {"auto_round", "gptq", "gptq_v1",
+                                                    "gptq_v2",    "awq",  "fake"};
 
 }  // namespace
 
@@ -18,8 +20,9 @@ std::span<const std::string_view> format_names() { return kNames; }
 
 std::unique_ptr<CheckpointFormat> make_format(std::string_view name, const FormatModel& model) {
   if (name == "auto_round") return formats::make_auto_round(model);
-  if (name == "gptq") return formats::make_gptq(false);
-  if (name == "gptq_v2") return formats::make_gptq(true);
+  if (name.starts_with("gptq") && std::find(kNames.begin(), kNames.end(), name) != kNames.end()) {
+    return formats::make_gptq(name, model);
+  }
   if (name == "awq") return formats::make_awq(model.scheme);
   if (name == "fake") return formats::make_fake();
   std::string list;

@@ -69,6 +69,9 @@ class CheckpointFormat {
   // leaves it in 16 bit).
   virtual std::string problems(const QuantScheme& scheme, int64_t out, int64_t in) const = 0;
 
+  // What the format chose by the model and why, for the plan; "" if there was nothing to choose.
+  virtual std::string note() const { return ""; }
+
   // Names, dtypes and shapes of what pack() will return, in the same order. The layer's bias is not
   // among them: it is copied like any other tensor.
   virtual std::vector<TensorInfo> tensors(const FormatLayer& layer) const = 0;
@@ -90,10 +93,11 @@ class CheckpointFormat {
       const nlohmann::ordered_json& quantization_config) const = 0;
 };
 
-// "auto_round", "gptq", "gptq_v2", "awq", "fake". kInvalidArgument lists these for any other name.
-// auto_round chooses its packing by the model: symmetric layers only: GPTQ v1; 4-bit asymmetric
-// layers only, with whole groups: AWQ; else GPTQ v2 without g_idx. Layers of 16 bit and those with
-// sides that are not multiples of 32 have no say.
+// Names: "auto_round", "gptq", "gptq_v1", "gptq_v2", "awq", "fake"; kInvalidArgument lists them for
+// any other. auto_round chooses its packing by the model: symmetric layers only: GPTQ v1; 4-bit
+// asymmetric layers only, with whole groups: AWQ; else GPTQ v2 without g_idx. gptq is v1 for
+// symmetric layers only, else v2, since GPTQModel refuses asymmetric v1 checkpoints of other tools.
+// Layers of 16 bit and those with sides that are not multiples of 32 have no say.
 std::unique_ptr<CheckpointFormat> make_format(std::string_view name, const FormatModel& model);
 std::span<const std::string_view> format_names();
 

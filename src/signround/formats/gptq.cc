@@ -24,10 +24,16 @@ using LayersByName = std::unordered_map<std::string, const FormatLayer*>;
 
 class GptqFormat final : public CheckpointFormat {
  public:
-  explicit GptqFormat(bool v2) : v2_(v2) {}
+  GptqFormat(std::string_view name, bool v2) : name_(name), v2_(v2) {}
 
-  std::string_view name() const override { return v2_ ? "gptq_v2" : "gptq"; }
+  std::string_view name() const override { return name_; }
   Packing packing() const override { return v2_ ? Packing::kGptqV2 : Packing::kGptqV1; }
+
+  std::string note() const override {
+    if (name_ != "gptq" || !v2_) return "";
+    return "checkpoint_format gptq_v2, as some layers are asymmetric and GPTQModel refuses such v1 "
+           "checkpoints";
+  }
 
   std::string problems(const QuantScheme& scheme, int64_t out, int64_t in) const override {
     return joined(packing_problems(scheme, out, in));
@@ -57,7 +63,7 @@ class GptqFormat final : public CheckpointFormat {
     }
     nlohmann::ordered_json config;
     config["bits"] = model.scheme.bits;
-    config["checkpoint_format"] = name();
+    config["checkpoint_format"] = v2_ ? "gptq_v2" : "gptq";
     config["damp_percent"] = 0.01;
     config["desc_act"] = false;
     if (auto rules = dynamic_rules(model); !rules.empty()) config["dynamic"] = std::move(rules);
@@ -132,11 +138,15 @@ class GptqFormat final : public CheckpointFormat {
     return regex_of(layer.name);
   }
 
+  std::string name_;
   bool v2_;
 };
 
 }  // namespace
 
-std::unique_ptr<CheckpointFormat> make_gptq(bool v2) { return std::make_unique<GptqFormat>(v2); }
+std::unique_ptr<CheckpointFormat> make_gptq(std::string_view name, const FormatModel& model) {
+  return std::make_unique<GptqFormat>(
+      name, name == "gptq_v2" || (name == "gptq" && !all_symmetric(model)));
+}
 
 }  // namespace signround::formats

@@ -200,6 +200,14 @@ std::vector<PackedTensor> awq_pack(const char* where, const FormatLayer& layer,
 
 bool is_symmetric(const QuantScheme& scheme) { return scheme.symmetry != Symmetry::kAsym; }
 
+bool all_symmetric(const FormatModel& model) {
+  return is_symmetric(model.scheme) &&
+         std::all_of(model.layers.begin(), model.layers.end(), [](const FormatLayer& layer) {
+           return is_symmetric(layer.scheme) || layer.scheme.bits >= 16 ||
+                  !packing_problems(layer.scheme, layer.out, layer.in).empty();
+         });
+}
+
 void add_tuning(const TuningInfo& tuning, nlohmann::ordered_json& config) {
   const TuningInfo defaults;
   const double default_lr = tuning.iters > 0 ? 1.0 / static_cast<double>(tuning.iters) : 5e-3;

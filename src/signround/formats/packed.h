@@ -35,6 +35,8 @@ std::vector<PackedTensor> awq_pack(const char* where, const FormatLayer& layer,
                                    const QuantizedLinear& linear);
 
 bool is_symmetric(const QuantScheme& scheme);
+// Of the global scheme and of all layers that can be packed.
+bool all_symmetric(const FormatModel& model);
 // Fields of TuningInfo that differ from AutoRound's defaults.
 void add_tuning(const TuningInfo& tuning, nlohmann::ordered_json& config);
 // Text of a file that holds `config` alone.
@@ -43,7 +45,7 @@ std::string json_text(const nlohmann::ordered_json& config);
 std::string regex_of(std::string_view name);
 
 std::unique_ptr<CheckpointFormat> make_auto_round(const FormatModel& model);
-std::unique_ptr<CheckpointFormat> make_gptq(bool v2);
+std::unique_ptr<CheckpointFormat> make_gptq(std::string_view name, const FormatModel& model);
 std::unique_ptr<CheckpointFormat> make_awq(const QuantScheme& scheme);
 std::unique_ptr<CheckpointFormat> make_fake();
 

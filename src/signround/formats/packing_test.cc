@@ -78,8 +78,8 @@ TEST(Packing, WhatIsPackedIsDecodedBitForBit) {
       }
     }
   }
-  // auto_round, gptq, gptq_v2: 4 widths x 3 symmetries x 4 groupings each; awq: 3 x (32 and -1).
-  EXPECT_EQ(packed, 3 * 48 + 6);
+  // auto_round and three of gptq: 4 widths x 3 symmetries x 4 groupings each; awq: 3 x (32 and -1).
+  EXPECT_EQ(packed, 4 * 48 + 6);
 }
 
 TEST(Packing, RowsDecodeAsTheyDoInTheWholeLayer) {
@@ -144,6 +144,24 @@ TEST(Packing, AutoRoundTakesThePackingThatAllLayersCanUse) {
       << "b cannot be packed";
 }
 
+TEST(Packing, GptqIsV2WhereALayerIsAsymmetric) {
+  const QuantScheme sym{4, 32, Symmetry::kClassic, DType::kF16},
+      asym{4, 32, Symmetry::kAsym, DType::kF16};
+  const auto config = [](const char* name, const QuantScheme& global, const QuantScheme& scheme) {
+    const FormatModel model{global, {{"a", scheme, 64, 64}}, {"model.layers"}, {}};
+    const auto format = make_format(name, model);
+    EXPECT_EQ(format->name(), name);
+    EXPECT_EQ(format->note().empty(),
+              name != std::string("gptq") || format->packing() == Packing::kGptqV1);
+    return format->quantization_config(model)["checkpoint_format"].get<std::string>();
+  };
+  EXPECT_EQ(config("gptq", sym, sym), "gptq");
+  EXPECT_EQ(config("gptq", asym, asym), "gptq_v2");
+  EXPECT_EQ(config("gptq", sym, asym), "gptq_v2");
+  EXPECT_EQ(config("gptq_v1", asym, asym), "gptq");
+  EXPECT_EQ(config("gptq_v2", sym, sym), "gptq_v2");
+}
+
 TEST(Packing, V1TurnsGroupsWithZeroPointZeroRoundWithoutChangingAWeight) {
   for (int bits : {2, 3, 4, 8}) {
     QuantizedLinear linear = random_linear({bits, 32, Symmetry::kAsym, DType::kF16}, 32, 80, 9);
@@ -151,7 +169,7 @@ TEST(Packing, V1TurnsGroupsWithZeroPointZeroRoundWithoutChangingAWeight) {
     linear.zeros[95] = 0;  // a group of 16
     const int64_t zeros = std::count(linear.zeros.begin(), linear.zeros.end(), 0);
     const std::vector<float> before = weights_of(linear);
-    const auto format = make_format("gptq", {});
+    const auto format = make_format("gptq_v1", {});
     EXPECT_EQ(format->prepare(linear), zeros);
     EXPECT_EQ(std::count(linear.zeros.begin(), linear.zeros.end(), 0), 0);
     EXPECT_EQ(weights_of(linear), before) << bits << " bits";
@@ -165,7 +183,7 @@ TEST(Packing, V1RefusesAZeroPointOfZero) {
   linear.zeros[2 * 5 + 1] = 0;
   const FormatLayer layer = layer_of("l.q_proj", linear);
   const std::string error =
-      error_of([&] { make_format("gptq", model_of(layer))->pack(layer, linear); });
+      error_of([&] { make_format("gptq_v1", model_of(layer))->pack(layer, linear); });
   EXPECT_NE(error.find("[gptq] l.q_proj: zero point 0 of row 5, group 1"), std::string::npos)
       << error;
   EXPECT_EQ(error_of([&] { make_format("gptq_v2", model_of(layer))->pack(layer, linear); }),
@@ -201,7 +219,7 @@ TEST(Packing, ValuesThatDoNotFitAreErrorsThatNameTheirPlace) {
 
 TEST(Packing, ProblemsNameEveryReason) {
   const QuantScheme scheme{5, 32, Symmetry::kFullRange, DType::kF32};
-  const std::string problems = make_format("gptq", {})->problems(scheme, 65, 100);
+  const std::string problems = make_format("gptq_v1", {})->problems(scheme, 65, 100);
   for (const char* part : {"5 bits", "in 100 is not a multiple of 32", "out 65", "F32"}) {
     EXPECT_NE(problems.find(part), std::string::npos) << part << " in: " << problems;
   }
@@ -246,7 +264,8 @@ TEST(Packing, FakeWritesTheWeightsInTheDtypeOfTheSource) {
 
 TEST(Packing, AnUnknownFormatListsTheKnownOnes) {
   const std::string error = error_of([] { make_format("gguf", {}); });
-  EXPECT_EQ(error, "[format] \"gguf\", known formats are auto_round, gptq, gptq_v2, awq, fake");
+  EXPECT_EQ(error,
+            "[format] \"gguf\", known formats are auto_round, gptq, gptq_v1, gptq_v2, awq, fake");
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct Variant {
 };
 constexpr Variant kVariants[] = {
     {"auto_round", ".qweight", ".qzeros_v1", true},
-    {"gptq", ".qweight", ".qzeros_v1", false},
+    {"gptq_v1", ".qweight", ".qzeros_v1", false},
     {"gptq_v2", ".qweight", ".qzeros_v2", false},
     {"awq", ".awq_qweight", ".awq_qzeros", false},
 };
