@@ -20,7 +20,7 @@ constexpr ConvertKernel kKernels[] = {{"hwy", runs_always, kernels::convert_hwy}
 
 void run(const char* op, int64_t n, const kernels::Convert& args) {
   const HeadShape shape{n, 1, args.cols};
-  check_in(op, "y", RowsAny{args.y.data, args.y.dtype, args.y.stride}, shape);
+  check_out(op, "y", args.y, shape, true);
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(args.cols),
                [&](int64_t begin, int64_t end) { kernel.run(args, begin, end); });

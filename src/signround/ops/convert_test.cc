@@ -127,8 +127,9 @@ TEST(Convert, EmbeddingRefusesAnIdOutsideOfTheTable) {
   }
 }
 
-TEST(Convert, RefusesOtherTypes) {
+TEST(Convert, RefusesOtherTypesAndRowsOverEachOther) {
   std::vector<float> x(4);
+  EXPECT_THROW(convert(2, 2, {x.data(), DType::kF32, 2}, {x.data(), DType::kF32, 0}), Error);
   EXPECT_THROW(convert(1, 4, {x.data(), DType::kI32, 4}, {x.data(), DType::kF32, 4}), Error);
   EXPECT_THROW(convert(1, 4, {x.data(), DType::kF32, 4}, {x.data(), DType::kF64, 4}), Error);
 }

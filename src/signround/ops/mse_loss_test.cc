@@ -108,6 +108,17 @@ TEST(MseLoss, SeesADifferenceOfOneUlp) {
               4096 * e * e * 24 * kUlp);
 }
 
+TEST(MseLoss, AStrideOfZeroRepeatsARow) {
+  auto pred = GuardedRows<float>::random(3, 20, 1);
+  GuardedRows<float> zeros(3, 20);
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t j = 0; j < 20; ++j) zeros.at(i, j) = 0;
+  std::vector<double> sums(3);
+  const double want = mse_loss_fwd(3, 20, pred.in(), zeros.any(), {}, sums).sum;
+  EXPECT_EQ(mse_loss_fwd(3, 20, pred.in(), {zeros.data(), DType::kF32, 0}, {}, sums).sum, want);
+  EXPECT_GT(want, 0);
+}
+
 TEST(MseLoss, RefusesWhatDoesNotFit) {
   std::vector<float> x(12);
   std::vector<double> sums(3);

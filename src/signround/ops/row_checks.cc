@@ -3,12 +3,14 @@
 namespace signround::detail {
 namespace {
 
-void check_rows(const char* op, const char* name, const void* data, int64_t stride,
-                HeadShape shape) {
+// Rows to read may have the stride 0.
+void check_rows(const char* op, const char* name, const void* data, int64_t stride, HeadShape shape,
+                bool to_read) {
   require(data != nullptr || shape.rows() * shape.dim == 0, op, name, " has no data, expected ",
           shape.tokens, " rows of ", shape.cols(), " values");
-  require(stride >= shape.cols() || shape.tokens <= 1, op, name, " has a stride of ", stride,
-          ", expected at least ", shape.cols(), ", the length of a row");
+  require(stride >= shape.cols() || shape.tokens <= 1 || (to_read && stride == 0), op, name,
+          " has a stride of ", stride, ", expected at least ", shape.cols(),
+          ", the length of a row");
 }
 
 }  // namespace
@@ -20,19 +22,20 @@ void check_shape(const char* op, HeadShape shape) {
 }
 
 void check_in(const char* op, const char* name, RowsIn rows, HeadShape shape) {
-  check_rows(op, name, rows.data, rows.stride, shape);
+  check_rows(op, name, rows.data, rows.stride, shape, true);
 }
 
 void check_in(const char* op, const char* name, RowsAny rows, HeadShape shape) {
-  check_rows(op, name, rows.data, rows.stride, shape);
+  check_rows(op, name, rows.data, rows.stride, shape, true);
   require(rows.dtype == DType::kF32 || rows.dtype == DType::kBF16 || rows.dtype == DType::kF16, op,
           name, " is ", name_of(rows.dtype), ", expected F32, BF16 or F16");
 }
 
-void check_out(const char* op, const char* name, RowsOut rows, HeadShape shape) {
-  check_rows(op, name, rows.data, rows.stride, shape);
-  require(rows.dtype == DType::kF32 || rows.dtype == DType::kBF16, op, name, " is ",
-          name_of(rows.dtype), ", expected F32 or BF16");
+void check_out(const char* op, const char* name, RowsOut rows, HeadShape shape, bool f16) {
+  check_rows(op, name, rows.data, rows.stride, shape, false);
+  require(
+      rows.dtype == DType::kF32 || rows.dtype == DType::kBF16 || (f16 && rows.dtype == DType::kF16),
+      op, name, " is ", name_of(rows.dtype), ", expected F32", f16 ? ", BF16 or F16" : " or BF16");
 }
 
 void check_grad(const char* op, const char* name, RowsOut rows, HeadShape shape, bool accumulate) {

@@ -10,7 +10,8 @@ void check_shape(const char* op, HeadShape shape);
 // Data is there, the stride holds a row, the type is one of those that the operation takes.
 void check_in(const char* op, const char* name, RowsIn rows, HeadShape shape);
 void check_in(const char* op, const char* name, RowsAny rows, HeadShape shape);
-void check_out(const char* op, const char* name, RowsOut rows, HeadShape shape);  // f32 or bf16
+// f32 or bf16, or f16 where that is allowed.
+void check_out(const char* op, const char* name, RowsOut rows, HeadShape shape, bool f16 = false);
 // check_out, and only f32 rows can be added to.
 void check_grad(const char* op, const char* name, RowsOut rows, HeadShape shape, bool accumulate);
 

@@ -9,7 +9,8 @@
 
 namespace signround {
 
-// f32 rows to read.
+// f32 rows to read. Here and in RowsAny the stride 0 stands for one row that is read again and
+// again.
 struct RowsIn {
   const float* data = nullptr;
   int64_t stride = 0;
