@@ -2,17 +2,22 @@
 // every fast path is tested against. Formulas: AutoRound's int_sym, int_asym and int_sym_gptq
 // (arXiv 2309.05516, equations 2 to 5).
 //
-//   lo = alpha * min(0, min w)     hi = beta * max(0, max w)      M = 2^(bits-1)     N = 2^bits - 1
-//   full range:  scale = (hi < -lo ? +1 : -1) * max(-lo, hi) / M   zero = M    the largest
-//   magnitude sits on code 0 asymmetric:  scale = (hi - lo) / N                             zero =
-//   round(-lo / scale) classic:     scale = 2 max(-lo, hi) / N, or hi / N if lo = 0   zero = M (so
-//   GPTQ; see the note at the code) then scale is rounded to scale_dtype, and after that its
-//   magnitude is raised to scale_floor code = clamp(round(w / scale + v) + zero, 0, N) weight =
-//   scale * (code - zero)
+//   lo = alpha * min(0, min w)    hi = beta * max(0, max w)    M = 2^(bits-1)    N = 2^bits - 1
+//
+//   full range  scale = (hi < -lo ? +1 : -1) * max(-lo, hi) / M     zero = M
+//               the largest magnitude sits on code 0, whatever its sign
+//   asymmetric  scale = (hi - lo) / N                               zero = round(-lo / scale)
+//   classic     scale = 2 max(-lo, hi) / N, or hi / N if lo = 0     zero = M
+//
+//   then scale is rounded to scale_dtype, and after that its magnitude is raised to scale_floor
+//   code = clamp(round(w / scale + v) + zero, 0, N)    weight = scale * (code - zero)
 //
 // round is half to even. Gradients go straight through every round; clamps and the floor block
-// them. T is float, double, or std::complex<double> (gradient checks: branches look at real parts
-// only).
+// them. A value that sits on a bound of the clamp, as the outermost codes do, is not clamped: its
+// gradient passes. So did torch's until 2026; torch 2.15 blocks it, so AutoRound on it no longer
+// moves the offsets of those codes.
+//
+// T is float, double, or std::complex<double> (gradient checks: branches look at real parts only).
 #pragma once
 
 #include <algorithm>
