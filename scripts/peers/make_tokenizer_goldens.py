@@ -234,7 +234,7 @@ def main():
         rng = random.Random(7)
         special = [t.content for t in tok.get_added_tokens_decoder().values()]
         texts = ["", " ", "Hello world", "  leading and trailing  ", CORPUS[0], CORPUS[2], CORPUS[3]]
-        texts += [random_text(rng, special + ["word", " word "]) for _ in range(40)]
+        texts += [random_text(rng, special + ["word", " word "]) for _ in range(22)]
         with open(os.path.join(args.out, name + ".json"), "w", encoding="utf-8") as out:
             json.dump(json.loads(text), out, ensure_ascii=False, separators=(",", ":"))
             out.write("\n")

@@ -63,7 +63,7 @@ Regex::Regex(std::string_view pattern) : code_(std::make_unique<Code>()) {
   code_->context.reset(pcre2_match_context_create(nullptr));
   pcre2_jit_stack_assign(code_->context.get(), jit_stack, nullptr);
   // The limit that ends catastrophic backtracking; a sound pattern takes a few steps per character.
-  pcre2_set_match_limit(code_->context.get(), 1u << 30);
+  pcre2_set_match_limit(code_->context.get(), 1u << 26);
   pcre2_set_heap_limit(code_->context.get(), 1u << 20);
 }
 
