@@ -16,17 +16,33 @@ int cmd_generate(int argc, const char* const* argv) {
   SampleOptions options;
   int threads = 0;
   bool json = false, chat = false, ignore_eos = false;
-  Flags flags("generate MODEL --prompt TEXT [flags]", "Continues a text with MODEL, an original or a quantized checkpoint.");
+  Flags flags("generate MODEL --prompt TEXT [flags]",
+              "Continues a text with MODEL, an original or a quantized checkpoint.");
   flags.positional("MODEL", model, "folder, .gguf file or Hub id");
   flags.add("prompt", prompt, {.help = "the text to continue", .value = "TEXT"});
-  flags.add("chat", chat, {.help = "take the prompt as a user's turn, through the model's chat template"});
-  flags.add("max-tokens", options.max_tokens, {.help = "longest answer in tokens", .aliases = {"max_new_tokens"}, .min = 1, .max = 1 << 20, .value = "N"});
-  flags.add("temperature", options.temperature, {.help = "0: always the most likely token", .min = 0, .max = 100, .value = "X"});
-  flags.add("top-p", options.top_p, {.help = "draw only among the most likely tokens of this total probability", .min = 0, .max = 1, .value = "X"});
+  flags.add("chat", chat,
+            {.help = "take the prompt as a user's turn, through the model's chat template"});
+  flags.add("max-tokens", options.max_tokens,
+            {.help = "longest answer in tokens",
+             .aliases = {"max_new_tokens"},
+             .min = 1,
+             .max = 1 << 20,
+             .value = "N"});
+  flags.add("temperature", options.temperature,
+            {.help = "0: always the most likely token", .min = 0, .max = 100, .value = "X"});
+  flags.add("top-p", options.top_p,
+            {.help = "draw only among the most likely tokens of this total probability",
+             .min = 0,
+             .max = 1,
+             .value = "X"});
   flags.add("seed", options.seed, {.help = "of the draws", .value = "N"});
   flags.add("ignore-eos", ignore_eos, {.help = "go on behind the end-of-text token"});
-  flags.add("compute-dtype", compute, {.help = "precision of matrix products", .choices = {"float32", "bfloat16", "auto"}, .value = "TYPE"});
-  flags.add("threads", threads, {.help = "processor threads; 0: all", .min = 0, .max = 4096, .value = "N"});
+  flags.add("compute-dtype", compute,
+            {.help = "precision of matrix products",
+             .choices = {"float32", "bfloat16", "auto"},
+             .value = "TYPE"});
+  flags.add("threads", threads,
+            {.help = "processor threads; 0: all", .min = 0, .max = 4096, .value = "N"});
   flags.add("json", json, {.help = R"(print {"text", "tokens"})"});
   if (!flags.parse(argc, argv)) return 0;
   if (prompt.empty()) flags.problem("--prompt is missing: the text to continue");
@@ -39,17 +55,26 @@ int cmd_generate(int argc, const char* const* argv) {
   std::vector<int32_t> ids;
   if (chat) {
     const auto chat_template = ChatTemplate::load(checkpoint->source());
-    if (!chat_template) fail(ErrorKind::kUnsupported, "generate", "--chat: ", model, " has no chat template");
-    ids = tokenizer->encode(chat_template->render(nlohmann::ordered_json::array({{{"role", "user"}, {"content", prompt}}}), nullptr, {.add_generation_prompt = true}), false);
+    if (!chat_template)
+      fail(ErrorKind::kUnsupported, "generate", "--chat: ", model, " has no chat template");
+    ids = tokenizer->encode(chat_template->render(nlohmann::ordered_json::array(
+                                                      {{{"role", "user"}, {"content", prompt}}}),
+                                                  nullptr, {.add_generation_prompt = true}),
+                            false);
   } else {
     ids = tokenizer->encode(prompt);
   }
-  const DType dtype = compute == "auto" ? fastest_compute_dtype() : compute == "bfloat16" ? DType::kBF16 : DType::kF32;
+  const DType dtype = compute == "auto"       ? fastest_compute_dtype()
+                      : compute == "bfloat16" ? DType::kBF16
+                                              : DType::kF32;
   Generator generator(*checkpoint, dtype);
   std::vector<int32_t> tokens;
   if (json) {
     tokens = generator.generate(ids, options);
-    std::printf("%s\n", nlohmann::ordered_json({{"text", tokenizer->decode(tokens)}, {"tokens", tokens}}).dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    std::printf("%s\n",
+                nlohmann::ordered_json({{"text", tokenizer->decode(tokens)}, {"tokens", tokens}})
+                    .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
+                    .c_str());
     return 0;
   }
   StreamDecoder decoder(*tokenizer);

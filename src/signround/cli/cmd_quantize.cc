@@ -14,16 +14,28 @@ int cmd_quantize(int argc, const char* const* argv) {
   std::string model, device = "cpu";
   bool json = false, quiet = false, verbose = false;
   Flags flags("quantize MODEL -o OUT [flags]",
-              "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and reports what was lost. A run that was stopped goes "
+              "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and "
+              "reports what was lost. A run that was stopped goes "
               "on with the same command. Flags may be spelled with - or _.");
-  flags.positional("MODEL", model, "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
+  flags.positional(
+      "MODEL", model,
+      "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
   flags.add_fields(options);
-  flags.action("sym", [&] { options.symmetry = "full"; }, {.help = "shorthand for --symmetry full", .group = "Shorthands and output:"});
-  flags.action("asym", [&] { options.symmetry = "asym"; }, {.help = "shorthand for --symmetry asym"});
-  flags.action("gptq-sym", [&] { options.symmetry = "gptq-sym"; }, {.help = "shorthand for --symmetry gptq-sym"});
-  flags.action("disable-minmax-tuning", [&] { options.enable_minmax_tuning = false; }, {.help = "as --no-enable-minmax-tuning"});
-  flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; }, {.help = "as --no-enable-quanted-input"});
-  flags.add("device", device, {.help = "where to compute; this program was built without CUDA", .aliases = {"device_map", "devices"}, .choices = {"cpu", "auto"}, .value = "NAME"});
+  flags.action("sym", [&] { options.symmetry = "full"; },
+               {.help = "shorthand for --symmetry full", .group = "Shorthands and output:"});
+  flags.action("asym", [&] { options.symmetry = "asym"; },
+               {.help = "shorthand for --symmetry asym"});
+  flags.action("gptq-sym", [&] { options.symmetry = "gptq-sym"; },
+               {.help = "shorthand for --symmetry gptq-sym"});
+  flags.action("disable-minmax-tuning", [&] { options.enable_minmax_tuning = false; },
+               {.help = "as --no-enable-minmax-tuning"});
+  flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; },
+               {.help = "as --no-enable-quanted-input"});
+  flags.add("device", device,
+            {.help = "where to compute; this program was built without CUDA",
+             .aliases = {"device_map", "devices"},
+             .choices = {"cpu", "auto"},
+             .value = "NAME"});
   flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
   flags.add("quiet", quiet, {.help = "only warnings and errors"});
   flags.add("verbose", verbose, {.help = "more progress"});
@@ -39,12 +51,17 @@ int cmd_quantize(int argc, const char* const* argv) {
   }
   const RunReport& report = result.report;
   if (json) {
-    std::printf("%s\n", report.to_json().dump(2).c_str());
+    std::printf(
+        "%s\n",
+        report.to_json().dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     return 0;
   }
-  std::printf("%s: %.1f MB from %.1f MB, %.1f s, peak memory %.0f MB (planned %.0f MB), %zu degradations\n", options.output.c_str(),
-              static_cast<double>(report.result_bytes) / 1e6, static_cast<double>(report.source_bytes) / 1e6, report.seconds,
-              static_cast<double>(report.peak_rss_bytes) / 1e6, static_cast<double>(report.planned_memory) / 1e6, report.degradations.size());
+  std::printf(
+      "%s: %.1f MB from %.1f MB, %.1f s, peak memory %.0f MB (planned %.0f MB), %zu degradations\n",
+      options.output.c_str(), static_cast<double>(report.result_bytes) / 1e6,
+      static_cast<double>(report.source_bytes) / 1e6, report.seconds,
+      static_cast<double>(report.peak_rss_bytes) / 1e6,
+      static_cast<double>(report.planned_memory) / 1e6, report.degradations.size());
   return 0;
 }
 

@@ -1,4 +1,5 @@
 // signround: finds the command, runs it, turns an Error into one line on stderr and an exit code.
+#include <csignal>
 #include <cstdio>
 #include <string_view>
 
@@ -9,7 +10,8 @@
 namespace {
 
 constexpr signround::Command kCommands[] = {
-    {"quantize", "round a model's weights, write and verify the checkpoint", signround::cmd_quantize},
+    {"quantize", "round a model's weights, write and verify the checkpoint",
+     signround::cmd_quantize},
     {"eval", "perplexity, and divergence from the original", signround::cmd_eval},
     {"generate", "continue a text", signround::cmd_generate},
     {"inspect", "tensors, schemes, bits per weight, sizes", signround::cmd_inspect},
@@ -31,6 +33,7 @@ int usage(FILE* out) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, as a full disk is
   if (argc < 2) return usage(stderr);
   const std::string_view name = argv[1];
   if (name == "--help" || name == "-h" || name == "help") return usage(stdout);

@@ -1,5 +1,5 @@
-// A model that reads whole texts, one block in memory at a time: from token ids to the last hidden states, and from
-// those to logits.
+// A model that reads whole texts, one block in memory at a time: from token ids to the last hidden
+// states, and from those to logits.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,8 @@
 namespace signround {
 
 // Rows of the embedding for `ids`, scaled as the architecture says, into (ids, hidden) f32.
-void embed_tokens(const Checkpoint& checkpoint, const Architecture& architecture, std::span<const int32_t> ids, float* rows);
+void embed_tokens(const Checkpoint& checkpoint, const Architecture& architecture,
+                  std::span<const int32_t> ids, float* rows);
 
 class TextModel {
  public:

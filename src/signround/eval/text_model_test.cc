@@ -25,7 +25,8 @@ class GoldenModel : public ::testing::TestWithParam<std::string> {};
 // Largest difference 1e-4 of the logits' range: f32 sums in another order, through two blocks.
 TEST_P(GoldenModel, LogitsEqualTransformers) {
   const fs::path folder = fs::path(SIGNROUND_TESTDATA) / "models" / GetParam();
-  const auto golden = nlohmann::json::parse(read_text_file("test", folder / "golden.json", 1 << 20));
+  const auto golden =
+      nlohmann::json::parse(read_text_file("test", folder / "golden.json", 1 << 20));
   const auto tokens = golden["tokens"].get<std::vector<int32_t>>();
   const auto want = golden["logits"].get<std::vector<std::vector<float>>>();
   const auto checkpoint = open_hf_checkpoint(folder);
@@ -40,17 +41,20 @@ TEST_P(GoldenModel, LogitsEqualTransformers) {
     for (float v : row) low = std::min(low, v), high = std::max(high, v);
   for (int64_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < want[0].size(); ++c)
-      worst = std::max(worst, std::abs(logits[r * static_cast<int64_t>(want[0].size()) + static_cast<int64_t>(c)] -
-                                       want[static_cast<size_t>(r)][c]));
+      worst = std::max(
+          worst,
+          std::abs(logits[r * static_cast<int64_t>(want[0].size()) + static_cast<int64_t>(c)] -
+                   want[static_cast<size_t>(r)][c]));
   EXPECT_GT(high - low, 1);
   EXPECT_LT(worst, 1e-4f * (high - low));
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, GoldenModel, ::testing::ValuesIn(golden_models()), [](const auto& param) {
-  std::string name = param.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Llama, GoldenModel, ::testing::ValuesIn(golden_models()),
+                         [](const auto& param) {
+                           std::string name = param.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 TEST(TextModel, HasAGoldenForEveryModelTypeOfTheFamily) { EXPECT_GE(golden_models().size(), 11u); }
 

@@ -21,11 +21,13 @@ Generator::Generator(const Checkpoint& checkpoint, DType compute)
   for (int64_t i = 0; i < architecture_.blocks; ++i) {
     graphs_.push_back(architecture_.block(i));
     weights_.push_back(load(graphs_.back()));
-    single_.push_back(std::make_unique<Program>(graphs_.back(), ProgramOptions{.batch = 1, .seq_len = 1, .compute = compute}));
+    single_.push_back(std::make_unique<Program>(
+        graphs_.back(), ProgramOptions{.batch = 1, .seq_len = 1, .compute = compute}));
   }
   const Graph head = architecture_.head();
   head_weights_ = load(head);
-  head_ = std::make_unique<Program>(head, ProgramOptions{.batch = 1, .seq_len = 1, .compute = compute});
+  head_ =
+      std::make_unique<Program>(head, ProgramOptions{.batch = 1, .seq_len = 1, .compute = compute});
 }
 
 void Generator::begin(int64_t capacity) {
@@ -39,7 +41,9 @@ const float* Generator::feed(const std::vector<int32_t>& ids) {
   embed_tokens(checkpoint_, architecture_, ids, rows.data());
   for (size_t i = 0; i < graphs_.size(); ++i) {
     std::unique_ptr<Program> wide;
-    if (count > 1) wide = std::make_unique<Program>(graphs_[i], ProgramOptions{.batch = 1, .seq_len = count, .compute = compute_});
+    if (count > 1)
+      wide = std::make_unique<Program>(
+          graphs_[i], ProgramOptions{.batch = 1, .seq_len = count, .compute = compute_});
     Program& program = wide ? *wide : *single_[i];
     std::copy(rows.begin(), rows.end(), program.input());
     program.forward(*weights_[i], &caches_[i]);
@@ -57,7 +61,9 @@ std::vector<float> Generator::next_logits(const std::vector<int32_t>& ids) {
   return {logits, logits + architecture_.vocab};
 }
 
-std::vector<int32_t> Generator::generate(const std::vector<int32_t>& prompt, const SampleOptions& options, const std::function<bool(int32_t)>& on_token) {
+std::vector<int32_t> Generator::generate(const std::vector<int32_t>& prompt,
+                                         const SampleOptions& options,
+                                         const std::function<bool(int32_t)>& on_token) {
   require(!prompt.empty(), "generate", "the prompt has no tokens");
   begin(static_cast<int64_t>(prompt.size()) + options.max_tokens);
   PythonRandom random(options.seed);
@@ -73,20 +79,26 @@ std::vector<int32_t> Generator::generate(const std::vector<int32_t>& prompt, con
   return tokens;
 }
 
-int32_t sample_token(const float* logits, int64_t vocab, const SampleOptions& options, PythonRandom& random) {
+int32_t sample_token(const float* logits, int64_t vocab, const SampleOptions& options,
+                     PythonRandom& random) {
   const auto best = static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
   if (!std::isfinite(logits[best]))
-    fail(ErrorKind::kInternal, "generate", "logit ", best, " is ", logits[best], ": the model's weights or activations are not finite");
+    fail(ErrorKind::kInternal, "generate", "logit ", best, " is ", logits[best],
+         ": the model's weights or activations are not finite");
   if (options.temperature <= 0) return best;
   std::vector<int32_t> order(static_cast<size_t>(vocab));
   std::iota(order.begin(), order.end(), 0);
   std::vector<double> p(order.size());
-  for (size_t i = 0; i < p.size(); ++i) p[i] = std::exp((double(logits[i]) - double(logits[best])) / options.temperature);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
+  for (size_t i = 0; i < p.size(); ++i)
+    p[i] = std::exp((double(logits[i]) - double(logits[best])) / options.temperature);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)];
+  });
   const double total = std::accumulate(p.begin(), p.end(), 0.0);
   double kept = 0;
   size_t count = 0;
-  while (count < order.size() && (count == 0 || kept < options.top_p * total)) kept += p[static_cast<size_t>(order[count++])];
+  while (count < order.size() && (count == 0 || kept < options.top_p * total))
+    kept += p[static_cast<size_t>(order[count++])];
   double draw = random.uniform() * kept;
   for (size_t i = 0; i < count; ++i) {
     draw -= p[static_cast<size_t>(order[i])];

@@ -22,7 +22,8 @@ struct SampleOptions {
 class Generator {
  public:
   Generator(const Checkpoint& checkpoint, DType compute);
-  // Tokens behind `prompt` (at least one id). on_token (may be empty) sees each as it comes; false ends the text.
+  // Tokens behind `prompt` (at least one id). on_token (may be empty) sees each as it comes; false
+  // ends the text.
   std::vector<int32_t> generate(const std::vector<int32_t>& prompt, const SampleOptions& options,
                                 const std::function<bool(int32_t)>& on_token = {});
   // Logits of the position behind `ids`, (vocab).
@@ -42,7 +43,9 @@ class Generator {
   std::unique_ptr<Program> head_;
 };
 
-// The token that `logits` (vocab) give under the options; draws from `random` only if temperature > 0.
-int32_t sample_token(const float* logits, int64_t vocab, const SampleOptions& options, PythonRandom& random);
+// The token that `logits` (vocab) give under the options; draws from `random` only if temperature >
+// 0.
+int32_t sample_token(const float* logits, int64_t vocab, const SampleOptions& options,
+                     PythonRandom& random);
 
 }  // namespace signround

@@ -58,6 +58,10 @@ void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights
   }
 }
 
+void check_linear(const Checkpoint& checkpoint, const LinearParam& param) {
+  check_shape(checkpoint, param.name + ".weight", {param.out, param.in});
+}
+
 std::vector<float> read_linear(const Checkpoint& checkpoint, const LinearParam& param) {
   const std::string name = param.name + ".weight";
   check_shape(checkpoint, name, {param.out, param.in});

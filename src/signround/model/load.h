@@ -11,7 +11,10 @@ namespace signround {
 // is an error, and so is the opposite: a "name.bias" in the file that the graph would ignore.
 void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights);
 
-// One linear layer's weight as f32 rows, shape-checked.
+// Shape and type of one linear layer's weight against what the graph asks for; errors as above.
+void check_linear(const Checkpoint& checkpoint, const LinearParam& param);
+
+// One linear layer's weight as f32 rows, checked.
 std::vector<float> read_linear(const Checkpoint& checkpoint, const LinearParam& param);
 
 }  // namespace signround

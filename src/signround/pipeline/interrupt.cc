@@ -28,7 +28,9 @@ InterruptGuard::~InterruptGuard() {
 }
 
 void check_interrupted() {
-  if (g_signal) fail(ErrorKind::kInterrupted, "stopped", "by signal ", int(g_signal), "; finished blocks are kept, the same command continues");
+  if (g_signal)
+    fail(ErrorKind::kInterrupted, "stopped", "by signal ", int(g_signal),
+         "; finished blocks are kept, the same command continues");
 }
 
 }  // namespace signround

@@ -3,7 +3,8 @@
 
 namespace signround {
 
-// From construction to destruction, the two signals set a flag instead of killing the process; a second one kills it.
+// From construction to destruction, the two signals set a flag instead of killing the process; a
+// second one kills it.
 class InterruptGuard {
  public:
   InterruptGuard();

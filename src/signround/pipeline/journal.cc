@@ -18,7 +18,8 @@ std::string differences(const ordered_json& old, const ordered_json& now) {
   std::string text;
   for (const auto& [key, value] : now.items())
     if (!old.contains(key) || old[key] != value)
-      text += "\n  " + key + ": " + (old.contains(key) ? old[key].dump() : "not there") + " then, " + value.dump() + " now";
+      text += "\n  " + key + ": " + (old.contains(key) ? old[key].dump() : "not there") +
+              " then, " + value.dump() + " now";
   for (const auto& [key, value] : old.items())
     if (!now.contains(key)) text += "\n  " + key + ": " + value.dump() + " then, not there now";
   return text;
@@ -39,14 +40,16 @@ Journal Journal::open(const std::filesystem::path& path, const ordered_json& set
       const auto entry = ordered_json::parse(text.substr(start, end - start), nullptr, false);
       if (!entry.is_object()) {
         if (line == 0) break;
-        fail(ErrorKind::kCorruptFile, "journal", path.string(), ":", line + 1, " is no JSON object; --restart begins anew");
+        fail(ErrorKind::kCorruptFile, "journal", path.string(), ":", line + 1,
+             " is no JSON object; --restart begins anew");
       }
       start = end + 1;
       if (line > 0) {
         journal.finished_.push_back(entry);
       } else if (entry != settings) {
         fail(ErrorKind::kBusy, "journal", path.parent_path().parent_path().string(),
-             " holds an unfinished run with other settings; --restart begins anew, another OUT leaves it alone:",
+             " holds an unfinished run with other settings; --restart begins anew, another OUT "
+             "leaves it alone:",
              differences(entry, settings));
       }
     }

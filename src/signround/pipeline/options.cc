@@ -25,8 +25,10 @@ std::vector<std::string> QuantizeOptions::problems() const {
     const QuantScheme grid = quant_scheme();
     if (const std::string wrong = signround::problems(grid); !wrong.empty()) found.push_back(wrong);
     if (grid.scale_dtype != DType::kF16 &&
-        std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return f != "fake"; }))
-      found.push_back("--scale-dtype " + scale_dtype + ": packed formats hold float16 scales; use --format fake or leave it out");
+        std::any_of(formats.begin(), formats.end(),
+                    [](const std::string& f) { return f != "fake"; }))
+      found.push_back("--scale-dtype " + scale_dtype +
+                      ": packed formats hold float16 scales; use --format fake or leave it out");
   } catch (const Error& error) {
     found.push_back(error.what());
   }
@@ -37,7 +39,8 @@ std::vector<std::string> QuantizeOptions::problems() const {
       for (auto name : names) known += (known.empty() ? "" : ", ") + std::string(name);
       found.push_back("--format: '" + formats[i] + "' is none of " + known);
     }
-    if (std::find(formats.begin(), formats.begin() + static_cast<std::ptrdiff_t>(i), formats[i]) != formats.begin() + static_cast<std::ptrdiff_t>(i))
+    if (std::find(formats.begin(), formats.begin() + static_cast<std::ptrdiff_t>(i), formats[i]) !=
+        formats.begin() + static_cast<std::ptrdiff_t>(i))
       found.push_back("--format names " + formats[i] + " twice");
   }
   if (formats.empty()) found.push_back("--format names no format");
@@ -60,8 +63,10 @@ std::vector<int64_t> parse_blocks(const std::string& text, int64_t count) {
   const auto number = [&](const char*& at, const char* end) {
     int64_t value = -1;
     const auto [next, error] = std::from_chars(at, end, value);
-    require(error == std::errc() && value >= 0, "blocks", "'", text, "' is no list of blocks; write 0-7 or 0,3,5");
-    require(value < count, "blocks", "block ", value, " of '", text, "' is not there; the model has blocks 0 to ", count - 1);
+    require(error == std::errc() && value >= 0, "blocks", "'", text,
+            "' is no list of blocks; write 0-7 or 0,3,5");
+    require(value < count, "blocks", "block ", value, " of '", text,
+            "' is not there; the model has blocks 0 to ", count - 1);
     at = next;
     return value;
   };

@@ -9,8 +9,8 @@
 
 namespace signround {
 
-// Defaults are AutoRound's. The field list is the list of flags (docs of each: the help texts), of the record in
-// signround.json, and of what a continued run must agree with.
+// Defaults are AutoRound's. The field list is the list of flags (docs of each: the help texts), of
+// the record in signround.json, and of what a continued run must agree with.
 struct QuantizeOptions {
   std::string output;
   std::string scheme = "W4A16";
@@ -43,54 +43,140 @@ struct QuantizeOptions {
 
   template <class Visitor>
   void visit(Visitor&& v) {
-    v("output", output, {.help = "folder of the result; with several formats, each gets a folder in it", .aliases = {"output_dir", "out"}, .value = "OUT"});
-    v("format", formats, {.help = "checkpoint formats, comma-separated: auto_round, gptq, gptq_v2, awq, fake", .aliases = {"formats"}, .value = "LIST"});
-    v("scheme", scheme, {.help = "preset of bits and group size: W2A16, W3A16, W4A16, W8A16, W2A16G32, W2A16G64", .value = "NAME", .group = "Grid:"});
-    v("bits", bits, {.help = "bits per weight, 2, 3, 4 or 8; overrides the scheme", .min = 2, .max = 8, .value = "N"});
-    v("group_size", group_size, {.help = "weights that share one scale, -1 for a whole row; overrides the scheme", .min = -1, .max = 1 << 20, .value = "N"});
-    v("symmetry", symmetry, {.help = "full (signed scales, the default), asym (zero points), gptq-sym (positive scales); also --sym, --asym, --gptq-sym", .choices = {"", "full", "asym", "gptq-sym"}, .value = "KIND"});
-    v("scale_dtype", scale_dtype, {.help = "what scales are rounded to while tuning; packed formats hold float16", .choices = {"float16", "bfloat16", "float32", "fp16", "bf16", "fp32"}, .value = "TYPE"});
-    v("ignore_layers", ignore_layers, {.help = "layers left in 16 bit: parts of names, comma-separated", .aliases = {"fp_layers"}, .value = "LIST"});
-    v("quant_lm_head", quant_lm_head, {.help = "quantize the head as well (models whose head is not tied to the embedding)"});
-    v("blocks", blocks, {.help = "only these blocks, e.g. 0-7 or 0,3,5; the others are copied. For trials", .aliases = {"to_quant_block"}, .value = "RANGE"});
-    v("method", method, {.help = "signround (tuned), opt-rtn (searched scales), rtn (round to nearest)", .aliases = {"algorithm", "alg"}, .choices = {"signround", "opt-rtn", "rtn"}, .value = "NAME", .group = "Method:"});
-    v("iters", iters, {.help = "tuning steps per block; 0 means opt-rtn", .min = 0, .max = 1e6, .value = "N"});
-    v("lr", lr, {.help = "first step of the rounding offsets; 0: 1/iters (2/iters for 3 bits and less from 1000 iterations on)", .min = 0, .max = 1, .value = "X"});
-    v("minmax_lr", minmax_lr, {.help = "first step of the range factors; 0: as lr", .min = 0, .max = 1, .value = "X"});
+    v("output", output,
+      {.help = "folder of the result; with several formats, each gets a folder in it",
+       .aliases = {"output_dir", "out"},
+       .value = "OUT"});
+    v("format", formats,
+      {.help = "checkpoint formats, comma-separated: auto_round, gptq, gptq_v2, awq, fake",
+       .aliases = {"formats"},
+       .value = "LIST"});
+    v("scheme", scheme,
+      {.help = "preset of bits and group size: W2A16, W3A16, W4A16, W8A16, W2A16G32, W2A16G64",
+       .value = "NAME",
+       .group = "Grid:"});
+    v("bits", bits,
+      {.help = "bits per weight, 2, 3, 4 or 8; overrides the scheme",
+       .min = 2,
+       .max = 8,
+       .value = "N"});
+    v("group_size", group_size,
+      {.help = "weights that share one scale, -1 for a whole row; overrides the scheme",
+       .min = -1,
+       .max = 1 << 20,
+       .value = "N"});
+    v("symmetry", symmetry,
+      {.help = "full (signed scales, the default), asym (zero points), gptq-sym (positive scales); "
+               "also --sym, --asym, --gptq-sym",
+       .choices = {"", "full", "asym", "gptq-sym"},
+       .value = "KIND"});
+    v("scale_dtype", scale_dtype,
+      {.help = "what scales are rounded to while tuning; packed formats hold float16",
+       .choices = {"float16", "bfloat16", "float32", "fp16", "bf16", "fp32"},
+       .value = "TYPE"});
+    v("ignore_layers", ignore_layers,
+      {.help = "layers left in 16 bit: parts of names, comma-separated",
+       .aliases = {"fp_layers"},
+       .value = "LIST"});
+    v("quant_lm_head", quant_lm_head,
+      {.help = "quantize the head as well (models whose head is not tied to the embedding)"});
+    v("blocks", blocks,
+      {.help = "only these blocks, e.g. 0-7 or 0,3,5; the others are copied. For trials",
+       .aliases = {"to_quant_block"},
+       .value = "RANGE"});
+    v("method", method,
+      {.help = "signround (tuned), opt-rtn (searched scales), rtn (round to nearest)",
+       .aliases = {"algorithm", "alg"},
+       .choices = {"signround", "opt-rtn", "rtn"},
+       .value = "NAME",
+       .group = "Method:"});
+    v("iters", iters,
+      {.help = "tuning steps per block; 0 means opt-rtn", .min = 0, .max = 1e6, .value = "N"});
+    v("lr", lr,
+      {.help = "first step of the rounding offsets; 0: 1/iters (2/iters for 3 bits and less from "
+               "1000 iterations on)",
+       .min = 0,
+       .max = 1,
+       .value = "X"});
+    v("minmax_lr", minmax_lr,
+      {.help = "first step of the range factors; 0: as lr", .min = 0, .max = 1, .value = "X"});
     v("enable_minmax_tuning", enable_minmax_tuning, {.help = "tune the range of each group"});
-    v("enable_quanted_input", enable_quanted_input, {.help = "feed each block what the quantized blocks before it give"});
-    v("not_use_best_mse", not_use_best_mse, {.help = "keep the last parameters instead of those of the lowest loss"});
-    v("momentum", momentum, {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
-    v("dataset", dataset, {.help = "calibration text: a .jsonl, .json, .txt or .parquet file, a data set's name, or 'default' (built in)", .value = "SPEC", .group = "Calibration:"});
-    v("nsamples", nsamples, {.help = "samples", .aliases = {"nsample"}, .min = 1, .max = 1e7, .value = "N"});
-    v("seqlen", seqlen, {.help = "tokens of each sample", .aliases = {"seq_len"}, .min = 2, .max = 1 << 20, .value = "N"});
-    v("batch_size", batch_size, {.help = "samples per step", .aliases = {"bs", "train_bs"}, .min = 1, .max = 1 << 20, .value = "N"});
-    v("gradient_accumulate_steps", gradient_accumulate_steps, {.help = "batches per step", .min = 1, .max = 1 << 20, .value = "N"});
-    v("shuffle", shuffle, {.help = "shuffle the documents before samples are taken; --no-shuffle keeps the file's order"});
+    v("enable_quanted_input", enable_quanted_input,
+      {.help = "feed each block what the quantized blocks before it give"});
+    v("not_use_best_mse", not_use_best_mse,
+      {.help = "keep the last parameters instead of those of the lowest loss"});
+    v("momentum", momentum,
+      {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
+    v("dataset", dataset,
+      {.help = "calibration text: a .jsonl, .json, .txt or .parquet file, a data set's name, or "
+               "'default' (built in)",
+       .value = "SPEC",
+       .group = "Calibration:"});
+    v("nsamples", nsamples,
+      {.help = "samples", .aliases = {"nsample"}, .min = 1, .max = 1e7, .value = "N"});
+    v("seqlen", seqlen,
+      {.help = "tokens of each sample",
+       .aliases = {"seq_len"},
+       .min = 2,
+       .max = 1 << 20,
+       .value = "N"});
+    v("batch_size", batch_size,
+      {.help = "samples per step",
+       .aliases = {"bs", "train_bs"},
+       .min = 1,
+       .max = 1 << 20,
+       .value = "N"});
+    v("gradient_accumulate_steps", gradient_accumulate_steps,
+      {.help = "batches per step", .min = 1, .max = 1 << 20, .value = "N"});
+    v("shuffle", shuffle,
+      {.help =
+           "shuffle the documents before samples are taken; --no-shuffle keeps the file's order"});
     v("seed", seed, {.help = "of all random choices", .value = "N"});
-    v("threads", threads, {.help = "processor threads; 0: all that this process may use", .min = 0, .max = 4096, .value = "N", .group = "Run:"});
-    v("compute_dtype", compute_dtype, {.help = "precision of matrix products; auto: what is faster here, by measurement", .choices = {"auto", "float32", "bfloat16"}, .value = "TYPE"});
-    v("stream_dtype", stream_dtype, {.help = "precision in which activations wait between blocks; auto: float32 up to 2 GB, else bfloat16", .choices = {"auto", "float32", "bfloat16"}, .value = "TYPE"});
-    v("max_memory", max_memory, {.help = "GB that the run may hold; micro-batches shrink to fit; 0: what is free", .min = 0, .max = 1e6, .value = "GB"});
-    v("shard_size", shard_size, {.help = "largest file of the result, in GB", .min = 0.001, .max = 1000, .value = "GB"});
-    v("strict", strict, {.help = "anything degraded (skipped layers, dropped samples, non-finite weights or losses) is an error"});
-    v("restart", restart, {.help = "begin anew where OUT holds an unfinished or finished run of this program"});
+    v("threads", threads,
+      {.help = "processor threads; 0: all that this process may use",
+       .min = 0,
+       .max = 4096,
+       .value = "N",
+       .group = "Run:"});
+    v("compute_dtype", compute_dtype,
+      {.help = "precision of matrix products; auto: what is faster here, by measurement",
+       .choices = {"auto", "float32", "bfloat16"},
+       .value = "TYPE"});
+    v("stream_dtype", stream_dtype,
+      {.help = "precision in which activations wait between blocks; auto: float32 up to 2 GB, else "
+               "bfloat16",
+       .choices = {"auto", "float32", "bfloat16"},
+       .value = "TYPE"});
+    v("max_memory", max_memory,
+      {.help = "GB that the run may hold; micro-batches shrink to fit; 0: what is free",
+       .min = 0,
+       .max = 1e6,
+       .value = "GB"});
+    v("shard_size", shard_size,
+      {.help = "largest file of the result, in GB", .min = 0.001, .max = 1000, .value = "GB"});
+    v("strict", strict,
+      {.help = "anything degraded (skipped layers, dropped samples, non-finite weights or losses) "
+               "is an error"});
+    v("restart", restart,
+      {.help = "begin anew where OUT holds an unfinished or finished run of this program"});
   }
 
   // Grid of every layer, from scheme, bits, group_size and symmetry.
   QuantScheme quant_scheme() const;
   bool tunes() const { return method == "signround" && iters > 0; }
-  std::string effective_method() const { return method == "signround" && iters == 0 ? "opt-rtn" : method; }
+  std::string effective_method() const {
+    return method == "signround" && iters == 0 ? "opt-rtn" : method;
+  }
   // Everything that is wrong with the options alone, each with its fix.
   std::vector<std::string> problems() const;
 };
 
-// "0-7", "0,3,5-6" or "" (all of `count`): sorted block numbers. Error{kInvalidArgument} for what is no such list or
-// names a block that is not there.
+// "0-7", "0,3,5-6" or "" (all of `count`): sorted block numbers. Error{kInvalidArgument} for what
+// is no such list or names a block that is not there.
 std::vector<int64_t> parse_blocks(const std::string& text, int64_t count);
 
-// AutoRound's rule: a layer is left alone if its name contains one of the parts; a part that ends in a digit must be
-// followed by a dot.
+// AutoRound's rule: a layer is left alone if its name contains one of the parts; a part that ends
+// in a digit must be followed by a dot.
 bool is_ignored(const std::vector<std::string>& parts, const std::string& layer);
 
 }  // namespace signround

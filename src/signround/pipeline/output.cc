@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
+#include <algorithm>
 
 #include "signround/base/error.h"
 #include "signround/base/hash.h"
@@ -14,15 +14,21 @@ namespace signround {
 
 namespace fs = std::filesystem;
 
-OutputFolder::OutputFolder(const FormatPlan& plan, bool resume) : plan_(plan), folder_(plan.folder), readers_(plan.shards.size()) {
+OutputFolder::OutputFolder(const FormatPlan& plan, bool resume)
+    : plan_(plan), folder_(plan.folder), readers_(plan.shards.size()) {
   std::error_code error;
   fs::create_directories(folder_, error);
-  if (error) fail(ErrorKind::kIo, "output", "cannot create ", folder_.string(), ": ", error.message());
+  if (error)
+    fail(ErrorKind::kIo, "output", "cannot create ", folder_.string(), ": ", error.message());
   for (size_t i = 0; i < plan_.shards.size(); ++i) {
     // A kill between the renames of finish() leaves finished names: they are taken back.
     const fs::path partial = shard_path(i).string() + ".partial";
-    if (resume && !fs::exists(partial, error) && fs::exists(shard_path(i), error)) fs::rename(shard_path(i), partial, error);
-    shards_.push_back(resume ? SafetensorsWriter::reopen(shard_path(i), plan_.shards[i]) : SafetensorsWriter::create(shard_path(i), plan_.shards[i]));
+    if (resume && i == 0)
+      fs::remove(folder_ / "config.json", error);  // it would make the folder look whole
+    if (resume && !fs::exists(partial, error) && fs::exists(shard_path(i), error))
+      fs::rename(shard_path(i), partial, error);
+    shards_.push_back(resume ? SafetensorsWriter::reopen(shard_path(i), plan_.shards[i])
+                             : SafetensorsWriter::create(shard_path(i), plan_.shards[i]));
     for (const auto& t : plan_.shards[i]) shard_of_[t.name] = i;
   }
 }
@@ -34,12 +40,14 @@ fs::path OutputFolder::shard_path(size_t shard) const {
 
 size_t OutputFolder::shard_of(const std::string& tensor) const {
   const auto found = shard_of_.find(tensor);
-  if (found == shard_of_.end()) fail(ErrorKind::kInternal, "output", tensor, " was not planned for ", folder_.string());
+  if (found == shard_of_.end())
+    fail(ErrorKind::kInternal, "output", tensor, " was not planned for ", folder_.string());
   return found->second;
 }
 
 SafetensorsFile& OutputFolder::reader(size_t shard) {
-  if (!readers_[shard]) readers_[shard] = std::make_unique<SafetensorsFile>(shards_[shard].partial_path());
+  if (!readers_[shard])
+    readers_[shard] = std::make_unique<SafetensorsFile>(shards_[shard].partial_path());
   return *readers_[shard];
 }
 
@@ -107,7 +115,8 @@ void OutputFolder::read_weight(const FormatLayer& layer, float* weight) {
     SafetensorsFile& file = reader(first_shard);
     const RawTensor raw = raw_tensor(file, layer.name + ".weight");
     std::vector<std::byte> aligned(raw.bytes.begin(), raw.bytes.end());
-    convert(layer.out, layer.in, {aligned.data(), layer.dtype, layer.in}, {weight, DType::kF32, layer.in});
+    convert(layer.out, layer.in, {aligned.data(), layer.dtype, layer.in},
+            {weight, DType::kF32, layer.in});
     release(layer);
     return;
   }
@@ -116,31 +125,39 @@ void OutputFolder::read_weight(const FormatLayer& layer, float* weight) {
 }
 
 void OutputFolder::compare(const FormatLayer& layer, const QuantizedLinear& linear) {
-  const auto differ = [&](int64_t row, int64_t col, double found, double expected, const char* what) {
-    fail(ErrorKind::kInternal, "read back", layer.name, " in ", folder_.string(), ": ", what, " of row ", row, ", column ", col, " is ",
-         found, ", ", expected, " was tuned");
+  const auto differ = [&](int64_t row, int64_t col, double found, double expected,
+                          const char* what) {
+    fail(ErrorKind::kInternal, "read back", layer.name, " in ", folder_.string(), ": ", what,
+         " of row ", row, ", column ", col, " is ", found, ", ", expected, " was tuned");
   };
   if (plan_.format->packing() == Packing::kNone) {
     std::vector<float> found(static_cast<size_t>(layer.out * layer.in)), expected(found.size());
     read_weight(layer, found.data());
     dequantize(linear, expected.data());
     for (size_t i = 0; i < found.size(); ++i) {
-      const float rounded = layer.dtype == DType::kBF16 ? round_to_bf16(expected[i]) : layer.dtype == DType::kF16 ? round_to_f16(expected[i]) : expected[i];
-      if (found[i] != rounded) differ(static_cast<int64_t>(i) / layer.in, static_cast<int64_t>(i) % layer.in, found[i], rounded, "the weight");
+      const float rounded = layer.dtype == DType::kBF16  ? round_to_bf16(expected[i])
+                            : layer.dtype == DType::kF16 ? round_to_f16(expected[i])
+                                                         : expected[i];
+      if (found[i] != rounded)
+        differ(static_cast<int64_t>(i) / layer.in, static_cast<int64_t>(i) % layer.in, found[i],
+               rounded, "the weight");
     }
     return;
   }
-  const QuantizedLinear found = decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
+  const QuantizedLinear found =
+      decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
   release(layer);
-  const int64_t groups = linear.groups(), in = layer.in;
-  for (size_t i = 0; i < linear.codes.size(); ++i)
-    if (found.codes[i] != linear.codes[i]) differ(static_cast<int64_t>(i) / in, static_cast<int64_t>(i) % in, found.codes[i], linear.codes[i], "the code");
-  for (size_t i = 0; i < linear.scales.size(); ++i) {
-    if (found.scales[i] != linear.scales[i])
-      differ(static_cast<int64_t>(i) / groups, static_cast<int64_t>(i) % groups, found.scales[i], linear.scales[i], "the group's scale");
-    if (found.zeros[i] != linear.zeros[i])
-      differ(static_cast<int64_t>(i) / groups, static_cast<int64_t>(i) % groups, found.zeros[i], linear.zeros[i], "the group's zero point");
-  }
+  const int64_t groups = linear.groups();
+  const auto check = [&](const auto& got, const auto& want, int64_t cols, const char* what) {
+    if (got == want) return;
+    if (got.size() != want.size())
+      differ(0, 0, double(got.size()), double(want.size()), "the number of values");
+    const auto at = std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
+    differ(at / cols, at % cols, got[static_cast<size_t>(at)], want[static_cast<size_t>(at)], what);
+  };
+  check(found.codes, linear.codes, layer.in, "the code");
+  check(found.scales, linear.scales, groups, "the group's scale");
+  check(found.zeros, linear.zeros, groups, "the group's zero point");
 }
 
 void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {
@@ -149,7 +166,8 @@ void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {
   const auto bytes = source.bytes(tensor.name, scratch);
   SafetensorsWriter& shard = shards_[shard_of(tensor.name)];
   for (size_t done = 0; done < bytes.size(); done += kPiece)
-    shard.write_at(tensor.name, static_cast<int64_t>(done), bytes.subspan(done, std::min(kPiece, bytes.size() - done)));
+    shard.write_at(tensor.name, static_cast<int64_t>(done),
+                   bytes.subspan(done, std::min(kPiece, bytes.size() - done)));
   source.release(tensor.name);
   written_.insert(tensor.name);
 }
@@ -161,7 +179,9 @@ void OutputFolder::sync() {
 void OutputFolder::check_complete() const {
   for (const auto& shard : plan_.shards)
     for (const auto& t : shard)
-      if (!written_.count(t.name)) fail(ErrorKind::kInternal, "ledger", t.name, " was planned for ", folder_.string(), " and never written");
+      if (!written_.count(t.name))
+        fail(ErrorKind::kInternal, "ledger", t.name, " was planned for ", folder_.string(),
+             " and never written");
 }
 
 void OutputFolder::finish(const Checkpoint& source, const std::vector<ExtraFile>& reports) {
@@ -170,18 +190,23 @@ void OutputFolder::finish(const Checkpoint& source, const std::vector<ExtraFile>
   for (auto& shard : shards_) shard.finish();
   if (shards_.size() > 1) {
     std::vector<SafetensorsShard> index;
-    for (size_t i = 0; i < shards_.size(); ++i) index.push_back({shard_path(i).filename().string(), plan_.shards[i]});
-    write_file_atomically(folder_ / "model.safetensors.index.json", make_index_json(index).dump(2) + "\n");
+    for (size_t i = 0; i < shards_.size(); ++i)
+      index.push_back({shard_path(i).filename().string(), plan_.shards[i]});
+    write_file_atomically(folder_ / "model.safetensors.index.json",
+                          make_index_json(index).dump(2) + "\n");
   }
   const auto write = [&](const ExtraFile& file) {
-    write_file_atomically(folder_ / file.name, file.path.empty() ? file.content : read_text_file("output", file.path, int64_t{4} << 30));
+    write_file_atomically(
+        folder_ / file.name,
+        file.path.empty() ? file.content : read_text_file("output", file.path, int64_t{4} << 30));
   };
   for (const auto& file : source.extra_files()) write(file);
   for (const auto& file : plan_.format->extra_files(plan_.quantization_config)) write(file);
   for (const auto& file : reports) write(file);
   nlohmann::json config = source.config();
   config.erase("quantization_config");
-  if (!plan_.quantization_config.is_null()) config["quantization_config"] = plan_.quantization_config;
+  if (!plan_.quantization_config.is_null())
+    config["quantization_config"] = plan_.quantization_config;
   write_file_atomically(folder_ / "config.json", config.dump(2) + "\n");
 }
 

@@ -1,4 +1,5 @@
-// One output folder: its files laid out in advance, its tensors written as they come, and read back.
+// One output folder: its files laid out in advance, its tensors written as they come, and read
+// back.
 #pragma once
 
 #include <filesystem>
@@ -16,16 +17,17 @@ namespace signround {
 
 class OutputFolder {
  public:
-  // Lays out the shards of `plan` (resume: goes on with those that an earlier run laid out). `unfinished` is where the
-  // partial shards lie until the end.
+  // Lays out the shards of `plan` (resume: goes on with those that an earlier run laid out).
+  // `unfinished` is where the partial shards lie until the end.
   OutputFolder(const FormatPlan& plan, bool resume);
 
   struct Written {
-    uint64_t hash = 0;           // of the packed bytes
+    uint64_t hash = 0;             // of the packed bytes
     int64_t rewritten_groups = 0;  // that the format holds in another, equal form
   };
-  // Packs and writes a layer, decodes it again from the file by the independent reader, and compares every integer,
-  // scale and zero point: Error{kInternal} names layer, row and column of the first difference.
+  // Packs and writes a layer, decodes it again from the file by the independent reader, and
+  // compares every integer, scale and zero point: Error{kInternal} names layer, row and column of
+  // the first difference.
   Written write_layer(const FormatLayer& layer, QuantizedLinear linear);
   // Hash of what the file holds for the layer.
   uint64_t hash_of(const FormatLayer& layer);
@@ -34,7 +36,8 @@ class OutputFolder {
   void copy(const Checkpoint& source, const TensorInfo& tensor);
   void sync();
 
-  // Ledger: every tensor that was planned must have been written. Error{kInternal} names the first that was not.
+  // Ledger: every tensor that was planned must have been written. Error{kInternal} names the first
+  // that was not.
   void check_complete() const;
   void mark_layer_written(const FormatLayer& layer);  // by the run that is being continued
   // Renames the shards and writes the index, the extra files and, last of all, config.json.

@@ -18,9 +18,11 @@ namespace signround {
 
 namespace {
 
-constexpr int64_t kTokensPerMicroBatch = 4096;          // beyond it products gain nothing and buffers leave the caches
-constexpr int64_t kStreamInF32 = int64_t{2} << 30;      // streams that are larger wait in bf16
-constexpr double kRtnBytesPerSecond = 400e6;            // of source weights: reading, rounding, packing, reading back
+constexpr int64_t kTokensPerMicroBatch =
+    4096;  // beyond it products gain nothing and buffers leave the caches
+constexpr int64_t kStreamInF32 = int64_t{2} << 30;  // streams that are larger wait in bf16
+constexpr double kRtnBytesPerSecond =
+    400e6;  // of source weights: reading, rounding, packing, reading back
 constexpr double kOptRtnWeightsPerSecond = 60e6;
 
 std::string gigabytes(int64_t bytes) {
@@ -32,7 +34,8 @@ int64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
   int64_t size = 0, resident = 0, shared = 0;
   statm >> size >> resident >> shared;
-  return (resident - shared) * sysconf(_SC_PAGESIZE) + (int64_t{32} << 20);  // and what libraries will touch
+  return (resident - shared) * sysconf(_SC_PAGESIZE) +
+         (int64_t{32} << 20);  // and what libraries will touch
 }
 
 int64_t available_memory() {
@@ -41,7 +44,8 @@ int64_t available_memory() {
   int64_t value = 0, available = int64_t{1} << 60;
   while (info >> key >> value >> unit)
     if (key == "MemAvailable:") available = value << 10;
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+  for (const char* path :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     std::ifstream limit(path);
     if (limit >> value && value > 0) available = std::min(available, value);
   }
@@ -52,14 +56,20 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
   const Architecture& arch = plan.architecture;
   plan.blocks = parse_blocks(options.blocks, arch.blocks);
   const std::set<int64_t> selected(plan.blocks.begin(), plan.blocks.end());
-  FormatModel model{.scheme = plan.scheme, .layers = {}, .block_prefixes = {arch.block_prefix}, .tuning = {}};
+  FormatModel model{
+      .scheme = plan.scheme, .layers = {}, .block_prefixes = {arch.block_prefix}, .tuning = {}};
   std::vector<std::unique_ptr<CheckpointFormat>> candidates;
   for (const auto& name : options.formats) candidates.push_back(make_format(name, model));
 
   std::set<std::string> used_parts;
   const auto layer_of = [&](const LinearParam& param, bool wanted, bool in_blocks) {
     const TensorInfo& info = checkpoint.at(param.name + ".weight");
-    FormatLayer layer{.name = param.name, .scheme = plan.scheme, .out = param.out, .in = param.in, .dtype = info.dtype, .in_blocks = in_blocks};
+    FormatLayer layer{.name = param.name,
+                      .scheme = plan.scheme,
+                      .out = param.out,
+                      .in = param.in,
+                      .dtype = info.dtype,
+                      .in_blocks = in_blocks};
     for (const auto& part : options.ignore_layers)
       if (is_ignored({part}, param.name)) used_parts.insert(part), wanted = false;
     if (wanted) {
@@ -81,23 +91,29 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
   }
   if (options.quant_lm_head) {
     if (arch.tied)
-      fail(ErrorKind::kInvalidArgument, "plan", "--quant-lm-head: the head of this model is tied to its embedding, so it "
+      fail(ErrorKind::kInvalidArgument, "plan",
+           "--quant-lm-head: the head of this model is tied to its embedding, so it "
            "cannot be quantized alone; leave the flag out");
-    for (const LinearParam& param : arch.head().linear_params()) plan.outside.push_back(layer_of(param, true, false));
+    for (const LinearParam& param : arch.head().linear_params())
+      plan.outside.push_back(layer_of(param, true, false));
   }
   for (const auto& part : options.ignore_layers)
     if (!used_parts.count(part))
-      fail(ErrorKind::kInvalidArgument, "plan", "--ignore-layers: no layer's name contains '", part, "'; a layer is called ",
-           plan.layers[0][0].name);
+      fail(ErrorKind::kInvalidArgument, "plan", "--ignore-layers: no layer's name contains '", part,
+           "'; a layer is called ", plan.layers[0][0].name);
   if (plan.quantized_weights() == 0)
     fail(ErrorKind::kInvalidArgument, "plan", "no layer is left to quantize",
          plan.skipped.empty() ? "" : "; the first that was skipped: " + plan.skipped[0]);
 }
 
-void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint, const std::string& name, Plan& plan) {
+void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
+                 const std::string& name, Plan& plan) {
   FormatPlan result;
   FormatModel& model = result.model;
-  model = {.scheme = plan.scheme, .layers = {}, .block_prefixes = {plan.architecture.block_prefix}, .tuning = {}};
+  model = {.scheme = plan.scheme,
+           .layers = {},
+           .block_prefixes = {plan.architecture.block_prefix},
+           .tuning = {}};
   std::unordered_map<std::string, const FormatLayer*> quantized;  // by the weight's name
   const auto add = [&](const std::vector<FormatLayer>& layers) {
     for (const auto& layer : layers) {
@@ -107,22 +123,31 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint, c
   };
   for (const auto& layers : plan.layers) add(layers);
   add(plan.outside);
-  model.tuning = {.iters = plan.tunes() ? options.iters : 0, .lr = options.lr, .minmax_lr = options.minmax_lr, .nsamples = options.nsamples,
-                  .seqlen = options.seqlen, .batch_size = options.batch_size,
+  model.tuning = {.iters = plan.tunes() ? options.iters : 0,
+                  .lr = options.lr,
+                  .minmax_lr = options.minmax_lr,
+                  .nsamples = options.nsamples,
+                  .seqlen = options.seqlen,
+                  .batch_size = options.batch_size,
                   .gradient_accumulate_steps = options.gradient_accumulate_steps,
-                  .enable_minmax_tuning = options.enable_minmax_tuning, .enable_quanted_input = options.enable_quanted_input};
+                  .enable_minmax_tuning = options.enable_minmax_tuning,
+                  .enable_quanted_input = options.enable_quanted_input};
   result.format = make_format(name, model);
-  result.folder = options.formats.size() == 1 ? options.output : (std::filesystem::path(options.output) / name).string();
+  result.folder = options.formats.size() == 1
+                      ? options.output
+                      : (std::filesystem::path(options.output) / name).string();
   result.quantization_config = result.format->quantization_config(model);
 
   const auto limit = static_cast<int64_t>(options.shard_size * 1e9);
   int64_t shard_bytes = limit;  // so that the first tensor opens a shard
   for (const TensorInfo& source : checkpoint.tensors()) {
     const auto found = quantized.find(source.name);
-    const auto tensors = found == quantized.end() ? std::vector<TensorInfo>{source} : result.format->tensors(*found->second);
+    const auto tensors = found == quantized.end() ? std::vector<TensorInfo>{source}
+                                                  : result.format->tensors(*found->second);
     int64_t bytes = 0;
     for (const auto& t : tensors) bytes += t.nbytes();
-    if (result.shards.empty() || shard_bytes + bytes > limit) result.shards.emplace_back(), shard_bytes = 0;
+    if (result.shards.empty() || shard_bytes + bytes > limit)
+      result.shards.emplace_back(), shard_bytes = 0;
     shard_bytes += bytes;
     auto& shard = result.shards.back();
     shard.insert(shard.end(), tensors.begin(), tensors.end());
@@ -140,58 +165,75 @@ int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer
   int64_t bytes = 0;
   for (const auto& l : layers)
     if (l.scheme.bits < 16)
-      bytes += SignRoundSlot::bytes(l.out, l.in, l.scheme, slot, l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
+      bytes += SignRoundSlot::bytes(l.out, l.in, l.scheme, slot,
+                                    l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
   return bytes;
 }
 
-void plan_memory(const QuantizeOptions& options, Plan& plan) {
+void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t micro_batch,
+                 Plan& plan) {
   const Architecture& arch = plan.architecture;
   MemoryLedger& m = plan.memory;
   m.base = resident_bytes();
   for (const auto& layers : plan.layers)
-    for (const auto& l : layers) m.packing = std::max(m.packing, l.out * l.in * 8 + (int64_t{1} << 20));
+    for (const auto& l : layers)
+      m.packing = std::max(m.packing, l.out * l.in * 8 + (int64_t{1} << 20));
+  for (const auto& t : checkpoint.tensors())
+    m.packing = std::max(m.packing, t.nbytes());  // copied through memory
   if (!plan.needs_calibration()) return;
 
   const int64_t stream_elements = plan.nsamples * plan.seqlen * arch.hidden;
-  const int64_t streams = plan.tunes() && options.enable_quanted_input ? 2 : plan.tunes() ? 2 : 1;
-  plan.stream_dtype = options.stream_dtype == "bfloat16" || (options.stream_dtype == "auto" && streams * stream_elements * 4 > kStreamInF32)
-                          ? DType::kBF16
-                          : DType::kF32;
+  const int64_t streams = plan.tunes() ? 2 : 1;
+  plan.stream_dtype =
+      options.stream_dtype == "bfloat16" ||
+              (options.stream_dtype == "auto" && streams * stream_elements * 4 > kStreamInF32)
+          ? DType::kBF16
+          : DType::kF32;
   m.streams = streams * stream_elements * size_of(plan.stream_dtype);
   for (int64_t i : plan.blocks) {
-    m.weights = std::max(m.weights, BlockWeights::bytes_needed(arch.block(i), plan.compute, plan.tunes()));
-    if (plan.tunes()) m.slots = std::max(m.slots, slot_bytes(options, plan.layers[static_cast<size_t>(i)]));
+    m.weights =
+        std::max(m.weights, BlockWeights::bytes_needed(arch.block(i), plan.compute, plan.tunes()));
+    if (plan.tunes())
+      m.slots = std::max(m.slots, slot_bytes(options, plan.layers[static_cast<size_t>(i)]));
   }
-  const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9) : available_memory() / 10 * 9;
+  const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
+                                               : available_memory() / 10 * 9;
   const Graph graph = arch.block(plan.blocks[0]);
-  for (plan.micro_batch = plan.batch;; --plan.micro_batch) {
+  for (plan.micro_batch = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;;
+       --plan.micro_batch) {
     if (plan.batch % plan.micro_batch != 0) continue;
-    m.program = Program::bytes_needed(graph, {.batch = plan.micro_batch, .seq_len = plan.seqlen, .compute = plan.compute, .train = plan.tunes()}) +
+    m.program = Program::bytes_needed(graph, {.batch = plan.micro_batch,
+                                              .seq_len = plan.seqlen,
+                                              .compute = plan.compute,
+                                              .train = plan.tunes()}) +
                 plan.micro_batch * plan.seqlen * arch.hidden * 4;
     const bool small = plan.micro_batch * plan.seqlen <= kTokensPerMicroBatch && m.total() <= limit;
     if (small || plan.micro_batch == 1) break;
   }
   if (m.total() > limit)
-    fail(ErrorKind::kMemory, "plan", "the run needs ", gigabytes(m.total()), " (", m.describe(), "), ",
-         options.max_memory > 0 ? "--max-memory allows " : "free are ", gigabytes(limit),
-         "; use fewer or shorter samples (--nsamples, --seqlen), --stream-dtype bfloat16, or --method rtn");
+    fail(ErrorKind::kMemory, "plan", "the run needs ", gigabytes(m.total()), " (", m.describe(),
+         "), ", options.max_memory > 0 ? "--max-memory allows " : "free are ", gigabytes(limit),
+         "; use fewer or shorter samples (--nsamples, --seqlen), --stream-dtype bfloat16, or "
+         "--method rtn");
 }
 
-// 6PT floating-point operations for each step (Kaplan et al.: 2 forward, 2 each gradient), at three quarters of what
-// products alone reach here.
+// 6PT floating-point operations for each step (Kaplan et al.: 2 forward, 2 each gradient), at three
+// quarters of what products alone reach here.
 void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint, Plan& plan) {
   double source_bytes = 0;
   for (const auto& t : checkpoint.tensors()) source_bytes += static_cast<double>(t.nbytes());
   plan.seconds = source_bytes / kRtnBytesPerSecond;
   if (!plan.needs_calibration()) return;
-  const double rate = 0.75 * (plan.compute == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32);
+  const double rate =
+      0.75 * (plan.compute == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32);
   const double tokens = static_cast<double>(plan.nsamples * plan.seqlen);
   for (int64_t i : plan.blocks) {
     const double weights = static_cast<double>(plan.architecture.block(i).num_weights());
     const double passes = plan.tunes() ? 2 : 1;
     plan.seconds += passes * 2 * weights * tokens / rate;
     if (plan.tunes())
-      plan.seconds += 6 * weights * static_cast<double>(plan.batch * plan.seqlen) * options.iters / rate;
+      plan.seconds +=
+          6 * weights * static_cast<double>(plan.batch * plan.seqlen) * options.iters / rate;
     else
       plan.seconds += weights / kOptRtnWeightsPerSecond;
   }
@@ -200,10 +242,13 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
 void check_disk(const Plan& plan, const std::string& output) {
   std::error_code error;
   std::filesystem::path folder = std::filesystem::absolute(output, error);
-  while (!folder.empty() && !std::filesystem::exists(folder, error) && folder != folder.parent_path()) folder = folder.parent_path();
+  while (!folder.empty() && !std::filesystem::exists(folder, error) &&
+         folder != folder.parent_path())
+    folder = folder.parent_path();
   const auto space = std::filesystem::space(folder, error);
   if (!error && space.available < static_cast<std::uintmax_t>(plan.disk_bytes))
-    fail(ErrorKind::kIo, "plan", "the result needs ", gigabytes(plan.disk_bytes), " on the disk of ", folder.string(), ", free are ",
+    fail(ErrorKind::kIo, "plan", "the result needs ", gigabytes(plan.disk_bytes),
+         " on the disk of ", folder.string(), ", free are ",
          gigabytes(static_cast<int64_t>(space.available)));
 }
 
@@ -233,19 +278,27 @@ int64_t Plan::quantized_weights() const {
 
 std::string Plan::describe() const {
   std::string names;
-  for (const auto& f : formats) names += (names.empty() ? "" : ", ") + std::string(f.format->name());
-  std::string text = fmt::format("plan: {} of {} blocks, {:.1f} M weights to {} by {}; {} on disk as {}", blocks.size(), architecture.blocks,
-                                 static_cast<double>(quantized_weights()) / 1e6, signround::describe(scheme), method, gigabytes(disk_bytes), names);
+  for (const auto& f : formats)
+    names += (names.empty() ? "" : ", ") + std::string(f.format->name());
+  std::string text = fmt::format(
+      "plan: {} of {} blocks, {:.1f} M weights to {} by {}; {} on disk as {}", blocks.size(),
+      architecture.blocks, static_cast<double>(quantized_weights()) / 1e6,
+      signround::describe(scheme), method, gigabytes(disk_bytes), names);
   if (needs_calibration())
-    text += fmt::format("\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, activations wait in {}", nsamples,
-                        seqlen, batch, micro_batch, torch_name_of(compute), torch_name_of(stream_dtype));
+    text += fmt::format(
+        "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, "
+        "activations wait in {}",
+        nsamples, seqlen, batch, micro_batch, torch_name_of(compute), torch_name_of(stream_dtype));
   text += fmt::format("\nplan: about {}, peak memory {} = {}",
-                      seconds < 90 ? fmt::format("{:.0f} s", seconds) : seconds < 5400 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600),
+                      seconds < 90     ? fmt::format("{:.0f} s", seconds)
+                      : seconds < 5400 ? fmt::format("{:.0f} min", seconds / 60)
+                                       : fmt::format("{:.1f} h", seconds / 3600),
                       gigabytes(memory.total()), memory.describe());
   return text;
 }
 
-Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples, int64_t seqlen) {
+Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
+               int64_t seqlen, int64_t micro_batch) {
   Plan plan;
   plan.architecture = read_architecture(checkpoint);
   plan.scheme = options.quant_scheme();
@@ -258,9 +311,11 @@ Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int
                                                        : DType::kF32;
   plan.nsamples = nsamples;
   plan.seqlen = seqlen;
-  plan.batch = plan.tunes() ? std::min(nsamples, options.batch_size * options.gradient_accumulate_steps)
-                            : std::max<int64_t>(1, std::min(nsamples, kTokensPerMicroBatch / std::max<int64_t>(1, seqlen)));
-  plan_memory(options, plan);
+  plan.batch = plan.tunes()
+                   ? std::min(nsamples, options.batch_size * options.gradient_accumulate_steps)
+                   : std::max<int64_t>(1, std::min(nsamples, kTokensPerMicroBatch /
+                                                                 std::max<int64_t>(1, seqlen)));
+  plan_memory(options, checkpoint, micro_batch, plan);
   estimate_time(options, checkpoint, plan);
   check_disk(plan, options.output);
   return plan;

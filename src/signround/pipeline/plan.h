@@ -1,5 +1,5 @@
-// Everything that is decided before the first block is touched: which layers, which tensors, which files, how much
-// memory, time and disk. The run keeps to it.
+// Everything that is decided before the first block is touched: which layers, which tensors, which
+// files, how much memory, time and disk. The run keeps to it.
 #pragma once
 
 #include <memory>
@@ -15,12 +15,12 @@ namespace signround {
 
 // Bytes that the run holds at its fullest moment, by what they are for.
 struct MemoryLedger {
-  int64_t base = 0;         // the program, the tokenizer, tables
-  int64_t streams = 0;      // activations of all samples: originals and quantized ones
-  int64_t weights = 0;      // the largest block's weights and their gradients
-  int64_t slots = 0;        // what tuning remembers of the largest block
-  int64_t program = 0;      // activations and gradients of one micro-batch
-  int64_t packing = 0;      // integers and packed bytes of the largest layer
+  int64_t base = 0;     // the program, the tokenizer, tables
+  int64_t streams = 0;  // activations of all samples: originals and quantized ones
+  int64_t weights = 0;  // the largest block's weights and their gradients
+  int64_t slots = 0;    // what tuning remembers of the largest block
+  int64_t program = 0;  // activations and gradients of one micro-batch
+  int64_t packing = 0;  // integers and packed bytes of the largest layer
   int64_t total() const { return base + streams + weights + slots + program + packing; }
   std::string describe() const;
 };
@@ -39,16 +39,17 @@ struct Plan {
   Architecture architecture;
   QuantScheme scheme;
   std::string method;
-  std::vector<int64_t> blocks;                      // to quantize
-  std::vector<std::vector<FormatLayer>> layers;     // of each block of the model, all linear layers; bits 16: left alone
-  std::vector<FormatLayer> outside;                 // quantized layers outside the blocks (the head)
-  std::vector<std::string> skipped;                 // "name: why": layers that no format can hold
+  std::vector<int64_t> blocks;  // to quantize
+  std::vector<std::vector<FormatLayer>>
+      layers;  // of each block of the model, all linear layers; bits 16: left alone
+  std::vector<FormatLayer> outside;  // quantized layers outside the blocks (the head)
+  std::vector<std::string> skipped;  // "name: why": layers that no format can hold
   std::vector<FormatPlan> formats;
   DType compute = DType::kF32, stream_dtype = DType::kF32;
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step
   MemoryLedger memory;
-  double seconds = 0;       // estimate of the whole run
-  int64_t disk_bytes = 0;   // of all formats
+  double seconds = 0;      // estimate of the whole run
+  int64_t disk_bytes = 0;  // of all formats
   bool needs_calibration() const { return method != "rtn"; }
   bool tunes() const { return method == "signround"; }
   int64_t quantized_weights() const;
@@ -56,9 +57,12 @@ struct Plan {
   std::string describe() const;
 };
 
-// Throws the first error that makes the run impossible: kInvalidArgument, kUnsupported, kMemory, kIo (disk).
-// nsamples and seqlen are those that calibration gave (0 without calibration).
-Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples, int64_t seqlen);
+// Throws the first error that makes the run impossible: kInvalidArgument, kUnsupported, kMemory,
+// kIo (disk). nsamples and seqlen are those that calibration gave (0 without calibration).
+// micro_batch: what the run that is being continued chose, taken again if it fits the memory; 0:
+// choose.
+Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
+               int64_t seqlen, int64_t micro_batch = 0);
 
 // The layers that a plan would quantize, without the rest: for checks in the first second.
 void check_model(const QuantizeOptions& options, const Checkpoint& checkpoint);

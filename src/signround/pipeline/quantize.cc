@@ -39,7 +39,9 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 double decibels(double error, double signal) {
   return error > 0 && signal > 0 ? 10 * std::log10(error / signal) : error > 0 ? 0.0 : -999.0;
@@ -48,8 +50,14 @@ double decibels(double error, double signal) {
 // One run from the first block to the last; what it holds is what the plan's memory ledger counts.
 class Run {
  public:
-  Run(const Checkpoint& source, const QuantizeOptions& options, Plan plan, CalibrationSet calibration, TokenMasks masks, RunReport& report)
-      : source_(source), options_(options), plan_(std::move(plan)), calibration_(std::move(calibration)), masks_(std::move(masks)), report_(report) {}
+  Run(const Checkpoint& source, const QuantizeOptions& options, Plan plan,
+      CalibrationSet calibration, TokenMasks masks, RunReport& report)
+      : source_(source),
+        options_(options),
+        plan_(std::move(plan)),
+        calibration_(std::move(calibration)),
+        masks_(std::move(masks)),
+        report_(report) {}
 
   void open_outputs(Journal& journal, bool resume);
   void blocks();
@@ -67,6 +75,7 @@ class Run {
   void embed();
   void block(int64_t index);
   BlockReport round_without_text(int64_t index);
+  QuantizedLinear round_to_nearest(const FormatLayer& layer, NonFinite& non_finite);
   void load(const Graph& graph, BlockWeights& weights);
   void observe(Program& program, Moments& moments);
   void reference_forward(Program& program, const BlockWeights& weights);
@@ -78,7 +87,9 @@ class Run {
   void put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows);
   void degrade(const std::string& what);
   void progress(const BlockReport& block, size_t done);
-  bool is_last_needed(int64_t index) const { return index >= plan_.blocks.back() && plan_.outside.empty(); }
+  bool is_last_needed(int64_t index) const {
+    return index >= plan_.blocks.back() && plan_.outside.empty();
+  }
 
   const Checkpoint& source_;
   const QuantizeOptions& options_;
@@ -89,8 +100,9 @@ class Run {
   Journal* journal_ = nullptr;
   size_t resumed_ = 0;  // blocks that an earlier run finished
   std::vector<std::unique_ptr<OutputFolder>> outputs_;
-  ActivationStream inputs_, targets_;  // what the quantized model sees; what the original model sees
-  std::vector<std::string> hashes_;    // of the layers of the block in work
+  ActivationStream inputs_,
+      targets_;                      // what the quantized model sees; what the original model sees
+  std::vector<std::string> hashes_;  // of the layers of the block in work
   std::map<std::string, NonFinite> non_finite_;  // of the block in work, by layer
   std::map<std::string, OpTiming> timings_;
   Clock::time_point start_ = Clock::now();
@@ -106,8 +118,10 @@ void Run::open_outputs(Journal& journal, bool resume) {
   journal_ = &journal;
   for (const auto& why : plan_.skipped) degrade("left in 16 bit: " + why);
   for (const auto& warning : calibration_.warnings) degrade(warning);
-  for (const auto& format : plan_.formats) outputs_.push_back(std::make_unique<OutputFolder>(format, resume));
-  // What the journal says is finished must be what the files hold; from the first difference on it is done again.
+  for (const auto& format : plan_.formats)
+    outputs_.push_back(std::make_unique<OutputFolder>(format, resume));
+  // What the journal says is finished must be what the files hold; from the first difference on it
+  // is done again.
   size_t good = 0;
   for (const auto& line : journal.finished()) {
     const auto index = line.value("index", int64_t{-1});
@@ -118,19 +132,23 @@ void Run::open_outputs(Journal& journal, bool resume) {
       for (const auto& layer : layers)
         if (layer.scheme.bits < 16) found.push_back(hex(output->hash_of(layer)));
     if (!line.contains("hashes") || line["hashes"] != ordered_json(found)) {
-      log_warn(fmt::format("block {} of the earlier run is damaged on disk and is done again", index));
+      log_warn(
+          fmt::format("block {} of the earlier run is damaged on disk and is done again", index));
       break;
     }
     for (const auto& output : outputs_)
       for (const auto& layer : layers)
         if (layer.scheme.bits < 16) output->mark_layer_written(layer);
     report_.blocks.push_back(BlockReport::from_json(line));
-    for (const auto& d : line.value("degradations", ordered_json::array())) report_.degradations.push_back(d);
+    for (const auto& d : line.value("degradations", ordered_json::array()))
+      report_.degradations.push_back(d);
     ++good;
   }
   journal.begin(good);
   resumed_ = good;
-  if (good > 0) log_info(fmt::format("continuing: {} of {} blocks were finished before", good, plan_.blocks.size()));
+  if (good > 0)
+    log_info(
+        fmt::format("continuing: {} of {} blocks were finished before", good, plan_.blocks.size()));
 }
 
 // The model's input: rows of the embedding.
@@ -139,7 +157,8 @@ void Run::embed() {
   targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype);
   std::vector<float> rows(static_cast<size_t>(plan_.seqlen * hidden));
   for (int64_t s = 0; s < plan_.nsamples; ++s) {
-    embed_tokens(source_, plan_.architecture, calibration_.samples[static_cast<size_t>(s)], rows.data());
+    embed_tokens(source_, plan_.architecture, calibration_.samples[static_cast<size_t>(s)],
+                 rows.data());
     targets_.scatter(s, 1, rows.data());
   }
   source_.release(plan_.architecture.embedding);
@@ -147,8 +166,11 @@ void Run::embed() {
 }
 
 void Run::blocks() {
-  if (plan_.needs_calibration() && (resumed_ < plan_.blocks.size() || !plan_.outside.empty())) embed();
-  const int64_t last = plan_.needs_calibration() && !plan_.outside.empty() ? plan_.architecture.blocks - 1 : plan_.blocks.back();
+  if (plan_.needs_calibration() && (resumed_ < plan_.blocks.size() || !plan_.outside.empty()))
+    embed();
+  const int64_t last = plan_.needs_calibration() && !plan_.outside.empty()
+                           ? plan_.architecture.blocks - 1
+                           : plan_.blocks.back();
   const bool nothing_left = resumed_ == plan_.blocks.size() && plan_.outside.empty();
   for (int64_t i = 0; i <= last && !nothing_left; ++i) {
     check_interrupted();
@@ -158,7 +180,8 @@ void Run::blocks() {
 
 void Run::block(int64_t index) {
   const auto start = Clock::now();
-  const size_t order = static_cast<size_t>(std::lower_bound(plan_.blocks.begin(), plan_.blocks.end(), index) - plan_.blocks.begin());
+  const size_t order = static_cast<size_t>(
+      std::lower_bound(plan_.blocks.begin(), plan_.blocks.end(), index) - plan_.blocks.begin());
   const bool selected = order < plan_.blocks.size() && plan_.blocks[order] == index;
   const bool finished = selected && order < resumed_;
   const Layers& layers = plan_.layers[static_cast<size_t>(index)];
@@ -176,15 +199,19 @@ void Run::block(int64_t index) {
     std::set<std::string> untuned;
     for (const auto& layer : layers)
       if (layer.scheme.bits == 16) untuned.insert(layer.name);
-    Program program(graph, {.batch = plan_.micro_batch, .seq_len = plan_.seqlen, .compute = plan_.compute,
-                            .train = plan_.tunes() && selected && !finished, .untuned = untuned});
+    Program program(graph, {.batch = plan_.micro_batch,
+                            .seq_len = plan_.seqlen,
+                            .compute = plan_.compute,
+                            .train = plan_.tunes() && selected && !finished,
+                            .untuned = untuned});
     Moments moments;
     if (selected && !finished && !plan_.tunes()) observe(program, moments);
     reference_forward(program, weights);
     if (selected && !finished) {
       if (plan_.tunes()) {
         const TuneResult tuned = tune(program, weights, layers, index);
-        report.loss_first = tuned.loss_first, report.loss_best = tuned.loss_best, report.best_iteration = tuned.best_iteration;
+        report.loss_first = tuned.loss_first, report.loss_best = tuned.loss_best,
+        report.best_iteration = tuned.best_iteration;
       } else {
         report.error_db = search_scales(layers, moments);
       }
@@ -205,13 +232,16 @@ void Run::block(int64_t index) {
   for (const auto& output : outputs_) output->sync();
   ordered_json line = report.to_json();
   line["hashes"] = hashes_;
-  line["degradations"] = std::vector<std::string>(report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before), report_.degradations.end());
+  line["degradations"] = std::vector<std::string>(
+      report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before),
+      report_.degradations.end());
   journal_->append(line);
   report_.blocks.push_back(report);
   progress(report, order + 1);
 }
 
-// Weights that are not finite would spoil the reference; they are replaced as in rounding (quant/non_finite.h).
+// Weights that are not finite would spoil the reference; they are replaced as in rounding
+// (quant/non_finite.h).
 void Run::load(const Graph& graph, BlockWeights& weights) {
   load_weights(source_, graph, weights);
   non_finite_.clear();
@@ -223,9 +253,11 @@ void Run::load(const Graph& graph, BlockWeights& weights) {
       NonFinite mine;
       for (int64_t r = begin; r < end; ++r) {
         if (place.dtype == DType::kBF16)
-          mine.merge(replace_non_finite(static_cast<BF16*>(place.data) + r * place.stride, param.in, r * param.in));
+          mine.merge(replace_non_finite(static_cast<BF16*>(place.data) + r * place.stride, param.in,
+                                        r * param.in));
         else
-          mine.merge(replace_non_finite(static_cast<float*>(place.data) + r * place.stride, param.in, r * param.in));
+          mine.merge(replace_non_finite(static_cast<float*>(place.data) + r * place.stride,
+                                        param.in, r * param.in));
       }
       std::lock_guard lock(mutex);
       found.merge(mine);
@@ -234,15 +266,18 @@ void Run::load(const Graph& graph, BlockWeights& weights) {
 }
 
 void Run::observe(Program& program, Moments& moments) {
-  program.set_linear_input_observer([&moments, scratch = std::vector<float>()](const LinearsOp& op, const void* x, DType dtype, int64_t rows, int64_t stride) mutable {
-    const int64_t in = op.params[0].in;
-    auto& sums = moments.sums[op.params[0].name];
-    sums.resize(static_cast<size_t>(in));
-    scratch.resize(static_cast<size_t>(rows * in));
-    convert(rows, in, {x, dtype, stride}, {scratch.data(), DType::kF32, in});
-    add_second_moments(scratch.data(), rows, in, in, sums.data());
-    for (size_t i = 1; i < op.params.size(); ++i) moments.sums[op.params[i].name] = {};  // shares the first one's
-  });
+  program.set_linear_input_observer(
+      [&moments, scratch = std::vector<float>()](const LinearsOp& op, const void* x, DType dtype,
+                                                 int64_t rows, int64_t stride) mutable {
+        const int64_t in = op.params[0].in;
+        auto& sums = moments.sums[op.params[0].name];
+        sums.resize(static_cast<size_t>(in));
+        scratch.resize(static_cast<size_t>(rows * in));
+        convert(rows, in, {x, dtype, stride}, {scratch.data(), DType::kF32, in});
+        add_second_moments(scratch.data(), rows, in, in, sums.data());
+        for (size_t i = 1; i < op.params.size(); ++i)
+          moments.sums[op.params[i].name] = {};  // shares the first one's
+      });
 }
 
 // targets: x becomes the original block's output, in place.
@@ -256,7 +291,8 @@ void Run::reference_forward(Program& program, const BlockWeights& weights) {
   }
 }
 
-// inputs: x_q becomes the quantized block's output, in place. Returns its error against the target in dB.
+// inputs: x_q becomes the quantized block's output, in place. Returns its error against the target
+// in dB.
 double Run::quantized_forward(Program& program, const BlockWeights& weights) {
   const int64_t cols = plan_.architecture.hidden;
   std::vector<float> target(static_cast<size_t>(plan_.micro_batch * plan_.seqlen * cols));
@@ -265,13 +301,18 @@ double Run::quantized_forward(Program& program, const BlockWeights& weights) {
   const std::vector<float> zeros(static_cast<size_t>(cols));
   for (int64_t first = 0; first < plan_.nsamples; first += plan_.micro_batch) {
     check_interrupted();
-    const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first), rows = count * plan_.seqlen;
+    const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first),
+                  rows = count * plan_.seqlen;
     inputs_.gather(first, count, program.input());
     program.forward(weights);
     targets_.gather(first, count, target.data());
     const std::span<double> sums(row_sums.data(), static_cast<size_t>(rows));
-    error += mse_loss_fwd(rows, cols, {program.output(), cols}, {target.data(), DType::kF32, cols}, {}, sums).sum;
-    signal += mse_loss_fwd(rows, cols, {target.data(), cols}, {zeros.data(), DType::kF32, 0}, {}, sums).sum;
+    error += mse_loss_fwd(rows, cols, {program.output(), cols}, {target.data(), DType::kF32, cols},
+                          {}, sums)
+                 .sum;
+    signal +=
+        mse_loss_fwd(rows, cols, {target.data(), cols}, {zeros.data(), DType::kF32, 0}, {}, sums)
+            .sum;
     if (options_.enable_quanted_input)
       inputs_.scatter(first, count, program.output());
     else
@@ -281,8 +322,11 @@ double Run::quantized_forward(Program& program, const BlockWeights& weights) {
 }
 
 TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index) {
-  const SignRoundOptions slot_options{.iters = options_.iters, .lr = options_.lr, .minmax_lr = options_.minmax_lr,
-                                      .minmax_tuning = options_.enable_minmax_tuning, .momentum = options_.momentum};
+  const SignRoundOptions slot_options{.iters = options_.iters,
+                                      .lr = options_.lr,
+                                      .minmax_lr = options_.minmax_lr,
+                                      .minmax_tuning = options_.enable_minmax_tuning,
+                                      .momentum = options_.momentum};
   std::vector<TunedLayer> tuned;
   std::vector<const FormatLayer*> written;
   for (const auto& layer : layers) {
@@ -290,33 +334,38 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
     std::unique_ptr<SignRoundSlot> slot;
     const WeightView place = weights.weight(layer.name);
     if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
-      slot = std::make_unique<SignRoundSlot>(static_cast<const BF16*>(place.data), layer.out, layer.in, layer.scheme, slot_options);
+      slot = std::make_unique<SignRoundSlot>(static_cast<const BF16*>(place.data), layer.out,
+                                             layer.in, layer.scheme, slot_options);
     } else {
       const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-      slot = std::make_unique<SignRoundSlot>(rows.data(), layer.out, layer.in, layer.scheme, slot_options);
+      slot = std::make_unique<SignRoundSlot>(rows.data(), layer.out, layer.in, layer.scheme,
+                                             slot_options);
     }
     tuned.push_back({layer.name, std::move(slot)});
     written.push_back(&layer);
   }
-  const TuneOptions tune_options{.iters = options_.iters, .batch_size = options_.batch_size, .accumulate_steps = options_.gradient_accumulate_steps,
-                                 .seed = options_.seed + static_cast<uint64_t>(index), .keep_best = !options_.not_use_best_mse};
-  const TuneResult result = tune_block(program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
-    check_interrupted();
-    if (iteration % 10 == 0 && log_level() >= LogLevel::kInfo && iteration > 0)
-      log_debug(fmt::format("block {}: step {} of {}", index, iteration, options_.iters));
-  });
+  const TuneOptions tune_options{.iters = options_.iters,
+                                 .batch_size = options_.batch_size,
+                                 .accumulate_steps = options_.gradient_accumulate_steps,
+                                 .seed = options_.seed + static_cast<uint64_t>(index),
+                                 .keep_best = !options_.not_use_best_mse};
+  const TuneResult result = tune_block(
+      program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
+        check_interrupted();
+        if (iteration % 10 == 0 && log_level() >= LogLevel::kInfo && iteration > 0)
+          log_debug(fmt::format("block {}: step {} of {}", index, iteration, options_.iters));
+      });
   if (result.non_finite_losses > 0)
-    degrade(fmt::format("block {}: {} of {} losses were not finite{}", index, result.non_finite_losses, result.iterations,
+    degrade(fmt::format("block {}: {} of {} losses were not finite{}", index,
+                        result.non_finite_losses, result.iterations,
                         result.best_iteration < 0 ? "; it keeps round-to-nearest" : ""));
-  std::vector<float> rows;
   for (size_t i = 0; i < tuned.size(); ++i) {
     const QuantizedLinear linear = tuned[i].slot->finish();
     tuned[i].slot.reset();
     write(*written[i], linear, non_finite_[written[i]->name]);
-    rows.resize(linear.codes.size());
-    dequantize(linear, rows.data());
-    put_weight(weights, *written[i], rows.data());
   }
+  // From the files, as a continued run does: `fake` rounds to the source's dtype.
+  use_written_weights(weights, layers);
   return result;
 }
 
@@ -328,13 +377,17 @@ double Run::search_scales(const Layers& layers, const Moments& moments) {
     const auto found = moments.sums.find(layer.name);
     if (found != moments.sums.end() && !found->second.empty()) shared = &found->second;
     if (layer.scheme.bits == 16) continue;
-    require(shared != nullptr && static_cast<int64_t>(shared->size()) == layer.in, "opt-rtn", "no second moments for ", layer.name);
+    require(shared != nullptr && static_cast<int64_t>(shared->size()) == layer.in, "opt-rtn",
+            "no second moments for ", layer.name);
     const std::vector<float> importance(shared->begin(), shared->end());
     const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
     OptRtnNotes notes;
-    const QuantizedLinear linear = opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
+    const QuantizedLinear linear =
+        opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
     if (notes.unimportant_groups + notes.filled_groups > 0)
-      degrade(fmt::format("{}: {} groups of inputs were never or partly seen in the calibration text", layer.name, notes.unimportant_groups + notes.filled_groups));
+      degrade(
+          fmt::format("{}: {} groups of inputs were never or partly seen in the calibration text",
+                      layer.name, notes.unimportant_groups + notes.filled_groups));
     std::vector<float> rounded(rows.size());
     dequantize(linear, rounded.data());
     for (int64_t r = 0; r < layer.out; ++r)
@@ -356,30 +409,53 @@ BlockReport Run::round_without_text(int64_t index) {
     if (layer.scheme.bits == 16) continue;
     check_interrupted();
     NonFinite non_finite;
-    const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-    const QuantizedLinear linear = rtn(rows.data(), layer.out, layer.in, layer.scheme, &non_finite);
-    source_.release(layer.name + ".weight");
+    const QuantizedLinear linear = round_to_nearest(layer, non_finite);
     const int64_t group = layer.scheme.group(layer.in), groups = linear.groups();
-    for (int64_t r = 0; r < layer.out; r += 16)
+    std::vector<float> row(static_cast<size_t>(layer.in));
+    for (int64_t r = 0; r < layer.out; r += 16) {
+      source_.read_f32(layer.name + ".weight", r, 1, row.data());
       for (int64_t c = 0; c < layer.in; ++c) {
-        const size_t k = static_cast<size_t>(r * layer.in + c), g = static_cast<size_t>(r * groups + c / group);
-        if (!std::isfinite(rows[k])) continue;
-        const double d = double(linear.scales[g]) * (linear.codes[k] - linear.zeros[g]) - rows[k];
-        error += d * d, signal += double(rows[k]) * rows[k];
+        const double w = row[static_cast<size_t>(c)];
+        const size_t k = static_cast<size_t>(r * layer.in + c),
+                     g = static_cast<size_t>(r * groups + c / group);
+        if (!std::isfinite(w)) continue;
+        const double d = double(linear.scales[g]) * (linear.codes[k] - linear.zeros[g]) - w;
+        error += d * d, signal += w * w;
       }
+    }
+    source_.release(layer.name + ".weight");
     write(layer, linear, non_finite);
   }
   return {.index = index, .error_db = decibels(error, signal)};
 }
 
-void Run::write(const FormatLayer& layer, const QuantizedLinear& linear, const NonFinite& non_finite) {
+// From the mapped file where it holds aligned bf16, without a copy.
+QuantizedLinear Run::round_to_nearest(const FormatLayer& layer, NonFinite& non_finite) {
+  check_linear(source_, {layer.name, layer.out, layer.in, false});
+  if (layer.dtype == DType::kBF16) {
+    std::vector<std::byte> scratch;
+    const auto bytes = source_.bytes(layer.name + ".weight", scratch);
+    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(BF16) == 0)
+      return rtn(reinterpret_cast<const BF16*>(bytes.data()), layer.out, layer.in, layer.scheme,
+                 &non_finite);
+  }
+  const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+  return rtn(rows.data(), layer.out, layer.in, layer.scheme, &non_finite);
+}
+
+void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
+                const NonFinite& non_finite) {
   if (non_finite.count > 0)
-    degrade(fmt::format("{}.weight holds {} values that are not finite, the first at row {}, column {}; their groups were rounded from the finite ones",
-                        layer.name, non_finite.count, non_finite.first / layer.in, non_finite.first % layer.in));
+    degrade(fmt::format(
+        "{}.weight holds {} values that are not finite, the first at row {}, column {}; their "
+        "groups were rounded from the finite ones",
+        layer.name, non_finite.count, non_finite.first / layer.in, non_finite.first % layer.in));
   const float floor = layer.scheme.scale_floor();
-  const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(), [&](float s) { return std::abs(s) <= floor * 1.01f; });
+  const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(),
+                                     [&](float s) { return std::abs(s) <= floor * 1.01f; });
   if (clamped > 0)
-    degrade(fmt::format("{}: {} of {} scales stand at the floor of {:g}", layer.name, clamped, linear.scales.size(), floor));
+    degrade(fmt::format("{}: {} of {} scales stand at the floor of {:g}", layer.name, clamped,
+                        linear.scales.size(), floor));
   for (const auto& output : outputs_) {
     const auto written = output->write_layer(layer, linear);
     hashes_.push_back(hex(written.hash));
@@ -388,11 +464,13 @@ void Run::write(const FormatLayer& layer, const QuantizedLinear& linear, const N
 
 void Run::put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows) {
   const WeightView place = weights.weight(layer.name);
-  convert(layer.out, layer.in, {rows, DType::kF32, layer.in}, {place.data, place.dtype, place.stride});
+  convert(layer.out, layer.in, {rows, DType::kF32, layer.in},
+          {place.data, place.dtype, place.stride});
 }
 
 void Run::use_written_weights(BlockWeights& weights, const Layers& layers) {
-  // Packed formats hold the tuned integers; `fake` rounds to the source's dtype, so it is asked last.
+  // Packed formats hold the tuned integers; `fake` rounds to the source's dtype, so it is asked
+  // last.
   OutputFolder* from = outputs_[0].get();
   for (const auto& output : outputs_)
     if (output->plan().format->packing() != Packing::kNone) from = output.get();
@@ -406,14 +484,21 @@ void Run::use_written_weights(BlockWeights& weights, const Layers& layers) {
 }
 
 void Run::progress(const BlockReport& block, size_t done) {
-  const double elapsed = seconds_since(start_), left = elapsed / static_cast<double>(done - resumed_) * static_cast<double>(plan_.blocks.size() - done);
+  const double elapsed = seconds_since(start_),
+               left = elapsed / static_cast<double>(done - resumed_) *
+                      static_cast<double>(plan_.blocks.size() - done);
   std::string loss;
-  if (plan_.tunes()) loss = fmt::format("  loss {:.3g} -> {:.3g} (step {})", block.loss_first, block.loss_best, block.best_iteration);
-  log_info(fmt::format("block {:>3} ({}/{}){}  error {:.1f} dB  {:.1f} s, {} left", block.index, done, plan_.blocks.size(), loss, block.error_db, block.seconds,
-                       left < 90 ? fmt::format("{:.0f} s", left) : fmt::format("{:.0f} min", left / 60)));
+  if (plan_.tunes())
+    loss = fmt::format("  loss {:.3g} -> {:.3g} (step {})", block.loss_first, block.loss_best,
+                       block.best_iteration);
+  log_info(fmt::format(
+      "block {:>3} ({}/{}){}  error {:.1f} dB  {:.1f} s, {} left", block.index, done,
+      plan_.blocks.size(), loss, block.error_db, block.seconds,
+      left < 90 ? fmt::format("{:.0f} s", left) : fmt::format("{:.0f} min", left / 60)));
 }
 
-// The head: scales searched with the second moments of its own inputs, which are the last block's outputs, normed.
+// The head: scales searched with the second moments of its own inputs, which are the last block's
+// outputs, normed.
 void Run::outside_layers() {
   if (plan_.outside.empty()) return;
   hashes_.clear();
@@ -422,7 +507,8 @@ void Run::outside_layers() {
     const Graph head = plan_.architecture.head();
     Graph norm;  // the head without its product, which nobody needs here
     const auto& op = std::get<NormOp>(head.ops()[0]);
-    norm.output(norm.rms_norm(norm.input(plan_.architecture.hidden), op.weight, op.eps, op.heads, op.weight_offset));
+    norm.output(norm.rms_norm(norm.input(plan_.architecture.hidden), op.weight, op.eps, op.heads,
+                              op.weight_offset));
     BlockWeights weights(norm, plan_.compute);
     load_weights(source_, norm, weights);
     Program program(norm, {.batch = 1, .seq_len = plan_.seqlen, .compute = plan_.compute});
@@ -432,14 +518,16 @@ void Run::outside_layers() {
     for (int64_t s = 0; s < plan_.nsamples; ++s) {
       stream.gather(s, 1, program.input());
       program.forward(weights);
-      add_second_moments(program.output(), plan_.seqlen, plan_.architecture.hidden, plan_.architecture.hidden, sums.data());
+      add_second_moments(program.output(), plan_.seqlen, plan_.architecture.hidden,
+                         plan_.architecture.hidden, sums.data());
     }
     search_scales(plan_.outside, moments);
   } else {
     for (const auto& layer : plan_.outside) {
+      if (layer.scheme.bits == 16) continue;
       NonFinite non_finite;
-      const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-      write(layer, rtn(rows.data(), layer.out, layer.in, layer.scheme, &non_finite), non_finite);
+      const QuantizedLinear linear = round_to_nearest(layer, non_finite);
+      write(layer, linear, non_finite);
     }
   }
 }
@@ -459,8 +547,10 @@ void Run::copy_rest() {
     ++copied;
   }
   report_.ledger = {{"quantized", static_cast<int64_t>(quantized.size())}, {"copied", copied}};
-  require(static_cast<int64_t>(quantized.size()) + copied == static_cast<int64_t>(source_.tensors().size()), "ledger", "internal: ", source_.tensors().size(),
-          " tensors came in, ", quantized.size(), " were quantized and ", copied, " copied");
+  require(static_cast<int64_t>(quantized.size()) + copied ==
+              static_cast<int64_t>(source_.tensors().size()),
+          "ledger", "internal: ", source_.tensors().size(), " tensors came in, ", quantized.size(),
+          " were quantized and ", copied, " copied");
 }
 
 void Run::finish() {
@@ -469,29 +559,48 @@ void Run::finish() {
   report_.planned_memory = plan_.memory.total();
   report_.peak_rss_bytes = peak_rss_bytes();
   for (const auto& [name, t] : timings_)
-    report_.timings[name] = {{"seconds", t.seconds}, {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0}, {"calls", t.calls}};
-  const std::vector<ExtraFile> reports = {{"signround.json", {}, report_.to_json().dump(2) + "\n"}, {"signround.md", {}, report_.to_markdown()}};
+    report_.timings[name] = {{"seconds", t.seconds},
+                             {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0},
+                             {"calls", t.calls}};
+  const std::vector<ExtraFile> reports = {
+      {"signround.json",
+       {},
+       report_.to_json().dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n"},
+      {"signround.md", {}, report_.to_markdown()}};
   for (const auto& output : outputs_) output->finish(source_, reports);
   if (plan_.formats.size() > 1)
-    for (const auto& file : reports) write_file_atomically(std::filesystem::path(options_.output) / file.name, file.content);
+    for (const auto& file : reports)
+      write_file_atomically(std::filesystem::path(options_.output) / file.name, file.content);
 }
 
-CalibrationSet calibrate(const QuantizeOptions& options, const Checkpoint& checkpoint, const Tokenizer& tokenizer) {
+CalibrationSet calibrate(const QuantizeOptions& options, const Checkpoint& checkpoint,
+                         const Tokenizer& tokenizer) {
   const Architecture arch = read_architecture(checkpoint);
   const auto chat = ChatTemplate::load(checkpoint.source());
   RenderChat render;
-  if (chat) render = [&](const ordered_json& messages) { return chat->render(messages, nullptr, {.add_generation_prompt = true}); };
-  return load_calibration({.dataset = options.dataset, .nsamples = options.nsamples, .seqlen = options.seqlen, .seed = options.seed,
-                           .max_position = arch.max_position, .shuffle = options.shuffle},
+  if (chat)
+    render = [&](const ordered_json& messages) {
+      return chat->render(messages, nullptr, {.add_generation_prompt = true});
+    };
+  return load_calibration({.dataset = options.dataset,
+                           .nsamples = options.nsamples,
+                           .seqlen = options.seqlen,
+                           .seed = options.seed,
+                           .max_position = arch.max_position,
+                           .shuffle = options.shuffle},
                           tokenizer, render);
 }
 
 // What a continued run must agree with: everything that decides the bytes of the result.
-ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& source, const Plan& plan, const CalibrationSet& calibration) {
+ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& source, const Plan& plan,
+                         const CalibrationSet& calibration) {
   ordered_json settings = fields_to_json(options);
-  for (const char* key : {"output", "max_memory", "strict", "restart", "threads", "compute_dtype", "stream_dtype"}) settings.erase(key);
+  for (const char* key :
+       {"output", "max_memory", "strict", "restart", "threads", "compute_dtype", "stream_dtype"})
+    settings.erase(key);
   std::string tensors = source.config().dump();
-  for (const auto& t : source.tensors()) tensors += t.name + std::string(name_of(t.dtype)) + shape_text(t.shape);
+  for (const auto& t : source.tensors())
+    tensors += t.name + std::string(name_of(t.dtype)) + shape_text(t.shape);
   settings["program"] = kVersion;
   settings["source"] = hex(xxh3(tensors)) + fmt::format("-{}", source.bytes_on_disk());
   settings["samples"] = hex(calibration.hash());
@@ -499,7 +608,24 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
   settings["compute"] = torch_name_of(plan.compute);
   settings["stream"] = torch_name_of(plan.stream_dtype);
   settings["micro_batch"] = plan.micro_batch;
-  return settings;
+  // As the journal gives it back: a path of bytes that are no UTF-8 changes.
+  return ordered_json::parse(settings.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
+}
+
+// What `auto` chose by measurement or by free memory in the run that OUT holds is kept: the same
+// command means the same run. Returns its micro-batch, 0 if there is none.
+int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOptions& options) {
+  if (!earlier) return 0;
+  const auto adopt = [&](const char* key, std::string& option) {
+    const auto found = earlier->find(key);
+    if (option == "auto" && found != earlier->end() &&
+        (*found == "float32" || *found == "bfloat16"))
+      option = *found;
+  };
+  adopt("compute", options.compute_dtype);
+  adopt("stream", options.stream_dtype);
+  const auto found = earlier->find("micro_batch");
+  return found != earlier->end() && found->is_number_integer() ? found->get<int64_t>() : 0;
 }
 
 }  // namespace
@@ -512,9 +638,10 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& options
 
   const auto source = open_model(model, false);
   if (source->config().contains("quantization_config"))
-    fail(ErrorKind::kUnsupported, "quantize", source->source(), " is quantized already (quantization_config in its config.json); start from the original");
+    fail(ErrorKind::kUnsupported, "quantize", source->source(),
+         " is quantized already (quantization_config in its config.json); start from the original");
   check_model(options, *source);
-  RunFolder folder(options.output, source->source(), options.restart);
+  RunFolder folder(options.output, source->source());
 
   CalibrationSet calibration;
   TokenMasks masks;
@@ -525,12 +652,19 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& options
     for (const auto& ids : calibration.samples) masks.push_back(loss_mask(ids, pad));
     log_info(calibration.describe());
   }
-  Plan plan = make_plan(options, *source, static_cast<int64_t>(calibration.samples.size()), calibration.seqlen);
+  QuantizeOptions planned = options;
+  const int64_t micro_batch =
+      options.restart ? 0 : adopt_choices(folder.earlier_settings(), planned);
+  Plan plan = make_plan(planned, *source, static_cast<int64_t>(calibration.samples.size()),
+                        calibration.seqlen, micro_batch);
   log_info(plan.describe());
+  if (options.restart) folder.clear();
   const ordered_json settings = settings_of(options, *source, plan, calibration);
   if (const auto before = folder.finished_settings()) {
     if (*before != settings)
-      fail(ErrorKind::kBusy, "output", options.output, " holds the result of a run with other settings; choose another OUT, or --restart to replace it");
+      fail(ErrorKind::kBusy, "output", options.output,
+           " holds the result of a run with other settings; choose another OUT, or --restart to "
+           "replace it");
     result.already_done = true;
     folder.remove_work_folder();
     return result;

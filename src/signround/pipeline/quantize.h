@@ -6,8 +6,9 @@
 
 namespace signround {
 
-// Quantizes options.model ("model": a folder, a .gguf file or a Hub id) into options.output and returns what
-// signround.json holds. A run that was cut continues; a finished one is left alone (already_done).
+// Quantizes options.model ("model": a folder, a .gguf file or a Hub id) into options.output and
+// returns what signround.json holds. A run that was cut continues; a finished one is left alone
+// (already_done).
 struct QuantizeResult {
   RunReport report;
   bool already_done = false;

@@ -16,19 +16,33 @@ int64_t peak_rss_bytes() {
 }
 
 ordered_json BlockReport::to_json() const {
-  return {{"index", index}, {"loss_first", loss_first}, {"loss_best", loss_best}, {"best_iteration", best_iteration}, {"error_db", error_db}, {"seconds", seconds}};
+  return {{"index", index},         {"loss_first", loss_first},
+          {"loss_best", loss_best}, {"best_iteration", best_iteration},
+          {"error_db", error_db},   {"seconds", seconds}};
 }
 
 BlockReport BlockReport::from_json(const ordered_json& json) {
-  const auto number = [&](const char* key) { return json.contains(key) && json[key].is_number() ? json[key].get<double>() : std::nan(""); };
-  return {.index = json.value("index", int64_t{0}), .loss_first = number("loss_first"), .loss_best = number("loss_best"), .error_db = number("error_db"),
-          .best_iteration = json.value("best_iteration", 0), .seconds = number("seconds")};
+  const auto number = [&](const char* key) {
+    return json.contains(key) && json[key].is_number() ? json[key].get<double>() : std::nan("");
+  };
+  return {.index = json.value("index", int64_t{0}),
+          .loss_first = number("loss_first"),
+          .loss_best = number("loss_best"),
+          .error_db = number("error_db"),
+          .best_iteration = json.value("best_iteration", 0),
+          .seconds = number("seconds")};
 }
 
 ordered_json RunReport::to_json() const {
-  ordered_json json = {{"program", "signround"}, {"version", kVersion}, {"seconds", seconds}, {"peak_rss_bytes", peak_rss_bytes},
-                       {"planned_memory_bytes", planned_memory}, {"source_bytes", source_bytes}, {"result_bytes", result_bytes},
-                       {"options", options}, {"settings", settings}};
+  ordered_json json = {{"program", "signround"},
+                       {"version", kVersion},
+                       {"seconds", seconds},
+                       {"peak_rss_bytes", peak_rss_bytes},
+                       {"planned_memory_bytes", planned_memory},
+                       {"source_bytes", source_bytes},
+                       {"result_bytes", result_bytes},
+                       {"options", options},
+                       {"settings", settings}};
   json["blocks"] = ordered_json::array();
   for (const auto& b : blocks) json["blocks"].push_back(b.to_json());
   json["degradations"] = degradations;
@@ -41,8 +55,10 @@ ordered_json RunReport::to_json() const {
 
 std::string RunReport::to_markdown() const {
   std::string text = fmt::format("# Quantized with signround {}\n\n", kVersion);
-  text += fmt::format("Size {:.1f} MB, from {:.1f} MB. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n", static_cast<double>(result_bytes) / 1e6,
-                      static_cast<double>(source_bytes) / 1e6, seconds, static_cast<double>(peak_rss_bytes) / 1e6, static_cast<double>(planned_memory) / 1e6);
+  text += fmt::format(
+      "Size {:.1f} MB, from {:.1f} MB. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n",
+      static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6, seconds,
+      static_cast<double>(peak_rss_bytes) / 1e6, static_cast<double>(planned_memory) / 1e6);
   text += "```\n" + plan + "\n```\n\n## Degraded\n\n";
   if (degradations.empty()) text += "Nothing was skipped, dropped, clamped or replaced.\n";
   for (const auto& d : degradations) text += "- " + d + "\n";
@@ -52,10 +68,14 @@ std::string RunReport::to_markdown() const {
   for (const auto& c : calibration) text += "- " + c + "\n";
   text += "\n## Tensors\n\n";
   for (const auto& [what, count] : ledger) text += fmt::format("- {}: {}\n", what, count);
-  text += "\n## Blocks\n\n| block | loss at the start | loss kept | at step | error, dB | seconds |\n|---|---|---|---|---|---|\n";
+  text +=
+      "\n## Blocks\n\n| block | loss at the start | loss kept | at step | error, dB | seconds "
+      "|\n|---|---|---|---|---|---|\n";
   for (const auto& b : blocks)
-    text += fmt::format("| {} | {:.4g} | {:.4g} | {} | {:.2f} | {:.1f} |\n", b.index, b.loss_first, b.loss_best, b.best_iteration, b.error_db, b.seconds);
-  text += "\n## Options\n\n```\n" + options.dump(2) + "\n```\n";
+    text += fmt::format("| {} | {:.4g} | {:.4g} | {} | {:.2f} | {:.1f} |\n", b.index, b.loss_first,
+                        b.loss_best, b.best_iteration, b.error_db, b.seconds);
+  text += "\n## Options\n\n```\n" +
+          options.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n```\n";
   return text;
 }
 

@@ -12,8 +12,10 @@ namespace signround {
 
 struct BlockReport {
   int64_t index = 0;
-  double loss_first = 0, loss_best = 0;  // mean squared error of a step's samples: at the start, and of what was kept
-  double error_db = 0;                   // 10 log10 (error power / signal power), see docs/glossary.md
+  double loss_first = 0,
+         loss_best =
+             0;  // mean squared error of a step's samples: at the start, and of what was kept
+  double error_db = 0;  // 10 log10 (error power / signal power), see docs/glossary.md
   int best_iteration = 0;
   double seconds = 0;
   nlohmann::ordered_json to_json() const;
@@ -23,8 +25,9 @@ struct BlockReport {
 struct RunReport {
   nlohmann::ordered_json options, settings;
   std::vector<BlockReport> blocks;
-  std::vector<std::string> degradations;  // what was skipped, dropped, clamped, or fell back; counted
-  std::vector<std::string> verdicts;      // what consumers will say
+  std::vector<std::string>
+      degradations;                   // what was skipped, dropped, clamped, or fell back; counted
+  std::vector<std::string> verdicts;  // what consumers will say
   std::vector<std::string> calibration;
   std::vector<std::pair<std::string, int64_t>> ledger;  // quantized, copied: tensors
   nlohmann::ordered_json timings;

@@ -12,20 +12,30 @@ namespace signround {
 
 class RunFolder {
  public:
-  // Creates and locks OUT. Error{kBusy}: another run writes there, or it holds files that are none of ours;
-  // Error{kIo}: it cannot be written; Error{kInvalidArgument}: it is the model's own folder.
-  // restart: what an earlier run of this program wrote is removed first.
-  RunFolder(const std::filesystem::path& out, const std::filesystem::path& source, bool restart);
+  // Creates and locks OUT. Error{kBusy}: another run writes there, or it holds files that are none
+  // of ours; Error{kIo}: it cannot be written; Error{kInvalidArgument}: it is the model's own
+  // folder.
+  RunFolder(const std::filesystem::path& out, const std::filesystem::path& source);
+  // A run that failed before its journal began leaves nothing behind.
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
 
   std::filesystem::path journal() const { return work_ / "journal.jsonl"; }
   bool has_unfinished_run() const;
   // "settings" of the finished run that OUT holds.
   std::optional<nlohmann::ordered_json> finished_settings() const;
+  // Of the run that OUT holds, finished or not.
+  std::optional<nlohmann::ordered_json> earlier_settings() const;
+  // --restart: removes what an earlier run of this program wrote. A kill on the way leaves what the
+  // next run removes.
+  void clear();
   void remove_work_folder();  // the run is done
 
  private:
   std::filesystem::path out_, work_;
   std::optional<LockFile> lock_;
+  bool created_ = false;
 };
 
 }  // namespace signround

@@ -1,5 +1,5 @@
-// Tunes one block: the loop that writes fake-quantized weights, runs the block, and gives each slot its gradient.
-// Knows neither what a slot does with its gradient nor what the block is made of.
+// Tunes one block: the loop that writes fake-quantized weights, runs the block, and gives each slot
+// its gradient. Knows neither what a slot does with its gradient nor what the block is made of.
 #pragma once
 
 #include <cstdint>
@@ -22,24 +22,26 @@ struct TunedLayer {
 
 struct TuneOptions {
   int iters = 200;
-  int64_t batch_size = 8;              // samples per step, all micro-batches together
-  int64_t accumulate_steps = 1;        // that many batches before each step
-  uint64_t seed = 42;                  // of the order of samples
-  bool keep_best = true;               // false: the parameters before the last step
+  int64_t batch_size = 8;        // samples per step, all micro-batches together
+  int64_t accumulate_steps = 1;  // that many batches before each step
+  uint64_t seed = 42;            // of the order of samples
+  bool keep_best = true;         // false: the parameters before the last step
 };
 
 struct TuneResult {
-  double loss_first = 0, loss_best = 0;  // mean squared error per element that counts, of one step's samples
-  int best_iteration = -1;               // -1: no loss was finite; the initial parameters are kept
+  double loss_first = 0,
+         loss_best = 0;     // mean squared error per element that counts, of one step's samples
+  int best_iteration = -1;  // -1: no loss was finite; the initial parameters are kept
   int64_t non_finite_losses = 0;
   int iterations = 0;
 };
 
-// Which tokens count in the loss: masks[sample] has seq_len bytes, 0 = does not count. Empty: all count.
+// Which tokens count in the loss: masks[sample] has seq_len bytes, 0 = does not count. Empty: all
+// count.
 using TokenMasks = std::vector<std::vector<uint8_t>>;
 
-// Draws batches of sample numbers as AutoRound does: a shuffle of all, cut into slices of `batch`; what is left over
-// when fewer remain is dropped and a new shuffle begins.
+// Draws batches of sample numbers as AutoRound does: a shuffle of all, cut into slices of `batch`;
+// what is left over when fewer remain is dropped and a new shuffle begins.
 class SampleOrder {
  public:
   SampleOrder(int64_t samples, int64_t batch, uint64_t seed);
@@ -52,13 +54,15 @@ class SampleOrder {
   uint64_t seed_, epoch_ = 0;
 };
 
-// `program` is planned for training with a micro-batch that divides what is drawn, or any size: the last one may be
-// smaller only if `tail`, a program for the remainder, is given (null otherwise). `inputs` is what the quantized block
-// will see, `targets` what the original block made of the original inputs. After the call, `weights` holds the
-// fake-quantized weights of the last iteration; take the slots' finish() for the result.
-// on_iteration (may be empty) is called after each step and may throw to stop.
+// `program` is planned for training with a micro-batch that divides what is drawn, or any size: the
+// last one may be smaller only if `tail`, a program for the remainder, is given (null otherwise).
+// `inputs` is what the quantized block will see, `targets` what the original block made of the
+// original inputs. After the call, `weights` holds the fake-quantized weights of the last
+// iteration; take the slots' finish() for the result. on_iteration (may be empty) is called after
+// each step and may throw to stop.
 TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<TunedLayer>& layers,
-                      const ActivationStream& inputs, const ActivationStream& targets, const TokenMasks& masks,
-                      const TuneOptions& options, const std::function<void(int)>& on_iteration = {});
+                      const ActivationStream& inputs, const ActivationStream& targets,
+                      const TokenMasks& masks, const TuneOptions& options,
+                      const std::function<void(int)>& on_iteration = {});
 
 }  // namespace signround
