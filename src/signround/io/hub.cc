@@ -161,39 +161,52 @@ fs::path hub_model_folder(const std::string& id, const HubOptions& options) {
   return repository.snapshot_folder(listing->commit);
 }
 
-std::vector<fs::path> hub_dataset_files(const std::string& id,
-                                        const std::function<bool(const std::string&)>& wanted,
+std::vector<fs::path> hub_dataset_files(const std::string& id, const ChooseFiles& choose,
                                         int64_t* left_out, const HubOptions& options) {
   Repository repository(Kind::kDataset, id, options);
   const auto listing = repository.list();
-  std::vector<fs::path> paths;
-  if (left_out) *left_out = 0;
-  if (!listing) {
-    const fs::path folder = repository.cached_snapshot();
+  const fs::path folder =
+      listing ? repository.snapshot_folder(listing->commit) : repository.cached_snapshot();
+  std::vector<std::string> names;
+  if (listing) {
+    for (const RemoteFile& file : listing->files) names.push_back(file.path);
+  } else {
     for (const auto& entry : fs::recursive_directory_iterator(folder))
-      if (fs::is_regular_file(entry.path()) &&
-          wanted(fs::relative(entry.path(), folder).generic_string()))
-        paths.push_back(entry.path());
-    std::sort(paths.begin(), paths.end());
-    return paths;
+      if (fs::is_regular_file(entry.path()))
+        names.push_back(entry.path().lexically_relative(folder).generic_string());
   }
+  std::vector<std::string> wanted = choose(names);
+  std::sort(wanted.begin(), wanted.end());
+  std::vector<fs::path> paths;
   int64_t bytes = 0;
-  for (const RemoteFile& file : listing->files) {
-    if (!wanted(file.path)) continue;
-    bytes += std::max<int64_t>(file.size, 0);
-    if (bytes > options.max_dataset_bytes && !paths.empty()) {
-      if (left_out) ++*left_out;
+  if (left_out) *left_out = 0;
+  for (const std::string& name : wanted) {
+    if (!listing) {
+      paths.push_back(folder / name);
       continue;
     }
-    paths.push_back(repository.fetch(*listing, file));
+    const RemoteFile* file = find(*listing, name);
+    if (!file) continue;
+    bytes += std::max<int64_t>(file->size, 0);
+    if (bytes <= options.max_dataset_bytes || paths.empty()) {
+      paths.push_back(repository.fetch(*listing, *file));
+    } else if (left_out) {
+      ++*left_out;
+    }
   }
-  repository.write_ref(listing->commit);
+  if (listing && !paths.empty()) repository.write_ref(listing->commit);
   return paths;
 }
 
 fs::path hub_dataset_folder(const std::string& id, const HubOptions& options) {
   int64_t left_out = 0;
-  const auto files = hub_dataset_files(id, is_text_data, &left_out, options);
+  const auto files = hub_dataset_files(
+      id,
+      [](std::vector<std::string> paths) {
+        std::erase_if(paths, [](const std::string& path) { return !is_text_data(path); });
+        return paths;
+      },
+      &left_out, options);
   if (files.empty())
     fail(ErrorKind::kUnsupported, kWhere, "'", id,
          "' has no files of text that can be read (.parquet, .jsonl, .json, .txt)");

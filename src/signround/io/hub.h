@@ -42,12 +42,14 @@ bool looks_like_hub_id(std::string_view text);
 std::filesystem::path hub_model_folder(const std::string& id,
                                        const HubOptions& options = HubOptions::from_environment());
 
-// The files of a data set for which `wanted` (a path inside the data set) is true, in the order of
-// their names, until max_dataset_bytes; at least one. `left_out` gets the number of files behind
-// the limit.
+// Which files of a data set are wanted, given the paths of all inside it.
+using ChooseFiles = std::function<std::vector<std::string>(const std::vector<std::string>& paths)>;
+
+// The wanted files, in the order of their names, until max_dataset_bytes; at least one if any is
+// wanted. `left_out` gets the number of files behind the limit.
 std::vector<std::filesystem::path> hub_dataset_files(
-    const std::string& id, const std::function<bool(const std::string&)>& wanted,
-    int64_t* left_out = nullptr, const HubOptions& options = HubOptions::from_environment());
+    const std::string& id, const ChooseFiles& choose, int64_t* left_out = nullptr,
+    const HubOptions& options = HubOptions::from_environment());
 
 // The data set's folder with all its files of text (.json, .jsonl, .txt, .parquet) under the same
 // limit.

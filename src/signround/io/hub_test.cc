@@ -306,8 +306,10 @@ TEST_F(Hub, DataSetsAreTakenInOrderUntilTheLimit) {
                {"data/train-0.jsonl", "\"a\"\n"},
                {"data/train-1.jsonl", "\"bb\"\n"},
                {"data/test-0.jsonl", "\"c\"\n"}};
-  const auto wanted = [](const std::string& path) {
-    return path.find("train") != std::string::npos;
+  const auto wanted = [](std::vector<std::string> paths) {
+    std::erase_if(paths,
+                  [](const std::string& path) { return path.find("train") == std::string::npos; });
+    return paths;
   };
   int64_t left_out = -1;
   auto files = hub_dataset_files("org/tiny", wanted, &left_out, options);

@@ -27,7 +27,9 @@ struct DatasetSource {
 };
 
 // `default` is the text that is built in (data/README.md). A path that exists is a file, or a
-// folder whose document files are read in the order of their names.
+// folder whose document files are read in the order of their names. Else a name of
+// dataset_registry.h or org/name of the Hub (org/name@revision as well), from its cache or
+// downloaded (hub.h), the split `train` unless the spec says otherwise.
 DatasetSource open_dataset(const DatasetSpec& spec, const DocumentLimits& limits = {});
 
 // The built-in text, one document per line as a JSON string.

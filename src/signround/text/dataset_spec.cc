@@ -94,6 +94,8 @@ void apply_option(DatasetSpec& spec, const Glyphs& option) {
     spec.shuffle = is_true(value);
   } else if (key == "column") {
     spec.column = value;
+  } else if (key == "config") {
+    spec.config = value;
   } else {
     fail(ErrorKind::kInvalidArgument, kWhere, "'", spec.name, "': '", key,
          "' is not an option; there are split, num, concat, apply_chat_template, system_prompt, "

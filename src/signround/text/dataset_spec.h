@@ -1,8 +1,8 @@
 // The option syntax of --dataset, as AutoRound's: what to read and how to make samples of it.
 //   NAME[:split=a+b][:num=N][:concat[=BOOL]][:apply_chat_template[=BOOL]][:system_prompt="..."],
 //   joined by commas.
-// Ours in addition: shuffle=False (keep the order of the file) and column=NAME (which field holds
-// the text).
+// Ours in addition: shuffle=False (keep the order of the file), column=NAME (which field holds the
+// text; a+b joins two) and config=FOLDER (the part of a data set of the Hub).
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@ struct DatasetSpec {
   bool apply_chat_template = false;  // each document as a user's turn; system_prompt= turns this on
   std::optional<std::string> system_prompt;
   bool shuffle = true;
+  std::string config;  // empty: what the data set's entry says, else anywhere
   std::string column;  // empty: what the data set's entry says, else "text"
 };
 

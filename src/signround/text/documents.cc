@@ -1,9 +1,12 @@
 #include "signround/text/documents.h"
 
 #include <unistd.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
+#include <memory>
 
 #include "signround/base/error.h"
 #include "signround/io/file.h"
@@ -159,37 +162,66 @@ void add_json_line(std::string_view line, const std::string& source, int64_t num
   add_row(row, fields, out);
 }
 
+// Fills a buffer and returns how much, 0 at the end.
+using ReadBytes = std::function<size_t(char* to, size_t most)>;
+
 // Line by line, so that a file larger than memory serves until max_text.
-void read_jsonl_file(const std::filesystem::path& path, const DocumentFields& fields,
-                     const DocumentLimits& limits, DocumentSet& out) {
-  const FileDescriptor file = open_to_read(kWhere, path);
+void read_lines(const ReadBytes& read_bytes, const std::string& source,
+                const DocumentFields& fields, const DocumentLimits& limits, DocumentSet& out) {
   std::string pending;
   std::vector<char> block(1 << 20);
   int64_t number = 0;
   for (bool end = false; !end;) {
-    const ssize_t n = ::read(file.get(), block.data(), block.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_io(kWhere, "read", path, errno);
+    const size_t n = read_bytes(block.data(), block.size());
     end = n == 0;
-    size_t searched = pending.size();
-    pending.append(block.data(), static_cast<size_t>(n));
+    const size_t searched = pending.size();
+    pending.append(block.data(), n);
     size_t begin = 0;
     if (number == 0) begin = pending.size() - without_byte_order_mark(pending).size();
     for (size_t newline;
          (newline = pending.find('\n', std::max(searched, begin))) != std::string::npos;
          begin = newline + 1) {
-      add_json_line(std::string_view(pending).substr(begin, newline - begin), path.string(),
-                    ++number, fields, limits, out);
-      if (is_full(path.string(), limits, out)) return;
+      add_json_line(std::string_view(pending).substr(begin, newline - begin), source, ++number,
+                    fields, limits, out);
+      if (is_full(source, limits, out)) return;
     }
     if (end)
-      add_json_line(std::string_view(pending).substr(begin), path.string(), ++number, fields,
-                    limits, out);
+      add_json_line(std::string_view(pending).substr(begin), source, ++number, fields, limits, out);
     pending.erase(0, begin);
     if (static_cast<int64_t>(pending.size()) > limits.max_line)
-      fail(ErrorKind::kCorruptFile, kWhere, path.string(), ", line ", number + 1, ": longer than ",
+      fail(ErrorKind::kCorruptFile, kWhere, source, ", line ", number + 1, ": longer than ",
            limits.max_line, " bytes");
   }
+}
+
+void read_jsonl_file(const std::filesystem::path& path, const DocumentFields& fields,
+                     const DocumentLimits& limits, DocumentSet& out) {
+  const FileDescriptor file = open_to_read(kWhere, path);
+  const auto read_bytes = [&](char* to, size_t most) {
+    ssize_t n;
+    do n = ::read(file.get(), to, most);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) fail_io(kWhere, "read", path, errno);
+    return static_cast<size_t>(n);
+  };
+  read_lines(read_bytes, path.string(), fields, limits, out);
+}
+
+void read_gzip_lines(const std::filesystem::path& path, const DocumentFields& fields,
+                     const DocumentLimits& limits, DocumentSet& out) {
+  open_to_read(kWhere, path);  // refuses what is no regular file
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+  if (!file) fail_io(kWhere, "open", path, errno);
+  const auto read_bytes = [&](char* to, size_t most) {
+    const int n = gzread(file.get(), to, static_cast<unsigned>(most));
+    int state = Z_OK;  // a file that is cut off gives what there is, and only then its error
+    gzerror(file.get(), &state);
+    if (n < 0 || (state != Z_OK && state != Z_STREAM_END))
+      fail(ErrorKind::kCorruptFile, kWhere, path.string(),
+           ": is damaged or cut off, gzip cannot go on");
+    return static_cast<size_t>(n);
+  };
+  read_lines(read_bytes, path.string(), fields, limits, out);
 }
 
 // Many files named .json hold lines of objects: the first line is then a whole object and another
@@ -261,25 +293,29 @@ void read_plain_text(std::string_view bytes, const std::string& source,
 }
 
 bool is_document_file(const std::filesystem::path& file) {
-  const std::string end = file.extension().string();
-  return end == ".json" || end == ".jsonl" || end == ".txt" || end == ".parquet";
+  const std::string name = file.filename().string();
+  for (const char* end : {".json", ".jsonl", ".json.gz", ".jsonl.gz", ".txt", ".parquet"})
+    if (name.ends_with(end)) return true;
+  return false;
 }
 
 void read_documents(const std::filesystem::path& file, const DocumentFields& fields,
                     const DocumentLimits& limits, DocumentSet& out) {
-  const std::string end = file.extension().string();
-  if (end == ".jsonl") {
+  const std::string name = file.filename().string();
+  if (name.ends_with(".jsonl")) {
     read_jsonl_file(file, fields, limits, out);
-  } else if (end == ".json") {
+  } else if (name.ends_with(".jsonl.gz") || name.ends_with(".json.gz")) {
+    read_gzip_lines(file, fields, limits, out);
+  } else if (name.ends_with(".json")) {
     read_json_text(read_text_file(kWhere, file, limits.max_file), file.string(), fields, limits,
                    out);
-  } else if (end == ".txt") {
+  } else if (name.ends_with(".txt")) {
     read_plain_text(read_text_file(kWhere, file, limits.max_file), file.string(), limits, out);
-  } else if (end == ".parquet") {
+  } else if (name.ends_with(".parquet")) {
     read_parquet(file, fields, limits, out);
   } else {
     fail(ErrorKind::kUnsupported, kWhere, file.string(),
-         ": expected a name that ends in .json, .jsonl, .txt or .parquet");
+         ": expected a name that ends in .json, .jsonl, .jsonl.gz, .txt or .parquet");
   }
 }
 

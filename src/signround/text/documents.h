@@ -41,11 +41,15 @@ struct DocumentSet {
   std::vector<std::string> warnings;
 };
 
-// Appends the documents of `file`; its name's end decides the format.
-//   .json     a list of rows, or an object whose members are rows or lists of rows; lines of
-//   objects pass as .jsonl .jsonl    one row per line; blank lines are skipped; a line that is not
-//   JSON is kCorruptFile with its number .txt      pieces that end behind a blank line, with their
-//   line ends: concatenated they are the file again .parquet  one row per row
+// Appends the documents of `file`; its name's end decides the format:
+// - .json: a list of rows, or an object whose members are rows or lists of rows; a file of lines
+//   that are objects passes as .jsonl;
+// - .jsonl: one row per line; blank lines are skipped; a line that is not JSON is kCorruptFile
+//   with its number;
+// - .jsonl.gz, .json.gz: such lines packed by gzip;
+// - .txt: pieces that end behind a blank line, with their line ends: joined, they are the file;
+// - .parquet: the columns of text (io/parquet.h).
+//
 // A row is a string, a list of ids, a list of messages, or an object with one of these in a field.
 // Blanks at the end of a row's text are removed, as AutoRound does.
 void read_documents(const std::filesystem::path& file, const DocumentFields& fields,

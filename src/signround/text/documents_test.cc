@@ -146,6 +146,20 @@ TEST(Documents, ALineMayCrossTheBlocksThatAreRead) {
   EXPECT_EQ(texts(set), (Strings{"a", longer, "b"}));
 }
 
+TEST(Documents, GzipLinesAreReadAndDamageIsRefused) {
+  // printf '"a"\n{"text": "b", "n": 1}\n' | gzip -n
+  constexpr char kPacked[] =
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x53\x4a\x54\xe2\xaa\x56\x2a\x49\xad\x28\x51\xb2\x52"
+      "\x50\x4a"
+      "\x52\xd2\x51\x50\xca\x03\xb2\x0c\x6b\xb9\x00\xb4\xbb\x0c\x82\x1a\x00\x00\x00";
+  const std::string packed(kPacked, sizeof(kPacked) - 1);
+  EXPECT_EQ(texts(read("a.json.gz", packed)), (Strings{"a", "b"}));
+  expect_refused("a.jsonl.gz", packed.substr(0, packed.size() - 12), "damaged or cut off");
+  std::string wrong = packed;
+  wrong[15] ^= 4;
+  expect_refused("a.jsonl.gz", wrong, "a.jsonl.gz");
+}
+
 TEST(Documents, LimitsStopWithAWarningOrRefuse) {
   const auto set = read("a.jsonl", "\"aaaa\"\n\"bbbb\"\n\"cccc\"\n", {}, {.max_text = 5});
   EXPECT_EQ(texts(set), (Strings{"aaaa", "bbbb"}));
