@@ -117,15 +117,28 @@ uint8_t awq_field(const RawTensor& t, int64_t line, int64_t out, int64_t o) {
   return word(t, line * (out / 8) + o / 8) >> kAwqShift[o % 8] & 15;
 }
 
+// 64 inputs at a time: the words of eight outputs are read once and their cache lines serve the
+// next eight.
 void decode_awq_codes(const RawLayer& layer, const PackedShape& shape, int64_t row,
                       QuantizedLinear& to) {
-  parallel_for(to.out, grain(shape.in), [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) {
-      for (int64_t i = 0; i < shape.in; ++i) {
-        to.codes[o * shape.in + i] = awq_field(layer.qweight, i, shape.out, row + o);
-      }
-    }
-  });
+  constexpr int64_t kInputs = 64;
+  const int64_t columns = shape.out / 8, last = row + to.out;
+  parallel_for((shape.in + kInputs - 1) / kInputs, grain(kInputs * to.out),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t tile = begin; tile < end; ++tile) {
+                   const int64_t stop = std::min(shape.in, (tile + 1) * kInputs);
+                   for (int64_t w = row / 8; w * 8 < last; ++w) {
+                     const int64_t first_output = std::max(row, 8 * w),
+                                   end_output = std::min(last, 8 * w + 8);
+                     for (int64_t i = tile * kInputs; i < stop; ++i) {
+                       const uint32_t eight = word(layer.qweight, i * columns + w);
+                       for (int64_t o = first_output; o < end_output; ++o) {
+                         to.codes[(o - row) * shape.in + i] = eight >> kAwqShift[o - 8 * w] & 15;
+                       }
+                     }
+                   }
+                 }
+               });
 }
 
 // Zero points of one group for the outputs [row, row + rows), and how many wrapped round in v1.
@@ -274,10 +287,21 @@ void dequantize(const DecodedLinear& decoded, float* weight) {
   const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in), in = linear.in;
   parallel_for(linear.out, grain(in), [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
-      for (int64_t i = 0; i < in; ++i) {
-        const int64_t g = decoded.group_of.empty() ? i / group : decoded.group_of[i];
-        const int step = linear.codes[o * in + i] - linear.zeros[o * groups + g];
-        weight[o * in + i] = linear.scales[o * groups + g] * static_cast<float>(step);
+      const uint8_t* codes = linear.codes.data() + o * in;
+      const uint8_t* zeros = linear.zeros.data() + o * groups;
+      const float* scales = linear.scales.data() + o * groups;
+      float* row = weight + o * in;
+      if (!decoded.group_of.empty()) {
+        for (int64_t i = 0; i < in; ++i) {
+          const int32_t g = decoded.group_of[i];
+          row[i] = scales[g] * static_cast<float>(codes[i] - zeros[g]);
+        }
+        continue;
+      }
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t last = std::min(in, (g + 1) * group);
+        for (int64_t i = g * group; i < last; ++i)
+          row[i] = scales[g] * static_cast<float>(codes[i] - zeros[g]);
       }
     }
   });

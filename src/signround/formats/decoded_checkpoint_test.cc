@@ -171,6 +171,18 @@ TEST(DecodedCheckpoint, HonoursTheGroupsOfGIdx) {
   }
 }
 
+// Sorted, the rule for all layers would come first.
+TEST(DecodedCheckpoint, RulesCountInTheOrderOfTheFile) {
+  const TempDir dir;
+  TinyModel tiny("gptq", kSym8, kSym4);
+  tiny.section["bits"] = 2;
+  tiny.section["dynamic"] = {{"model.*up_proj", {{"bits", 8}, {"group_size", 64}}},
+                             {"+:.*", {{"bits", 4}, {"group_size", 32}}}};
+  const auto checkpoint = tiny.decoded(dir);
+  EXPECT_EQ(checkpoint->read_all_f32(kUp + ".weight"), weights_of(tiny.linears[0]));
+  EXPECT_EQ(checkpoint->read_all_f32(kDown + ".weight"), weights_of(tiny.linears[1]));
+}
+
 TEST(DecodedCheckpoint, ReadsV2ZeroPointsUnderTheV1LabelOfASymmetricLayer) {
   const TempDir dir;
   TinyModel tiny("gptq_v2", kSym4, kSym4);

@@ -1,11 +1,10 @@
 // The rounded weights in the dtype of the source: a normal checkpoint that every engine loads, as
 // large as the original. What all other formats must compute equally.
 #include <algorithm>
-#include <cstring>
 
-#include "signround/base/error.h"
 #include "signround/base/parallel.h"
 #include "signround/formats/packed.h"
+#include "signround/io/convert.h"
 
 namespace signround::formats {
 namespace {
@@ -15,22 +14,23 @@ DType weight_dtype(DType source) {
   return source == DType::kF32 || source == DType::kF16 ? source : DType::kBF16;
 }
 
-void store(float v, DType dtype, std::byte* to) {
-  switch (dtype) {
-    case DType::kF32:
-      std::memcpy(to, &v, 4);
-      return;
-    case DType::kF16: {
-      const F16 h = to_f16(v);
-      std::memcpy(to, &h, 2);
-      return;
-    }
-    default: {
-      const BF16 h = to_bf16(v);
-      std::memcpy(to, &h, 2);
-      return;
-    }
+void dequantize_row(const QuantizedLinear& linear, int64_t o, float* row) {
+  const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in);
+  const uint8_t* codes = linear.codes.data() + o * linear.in;
+  for (int64_t g = 0; g < groups; ++g) {
+    const float scale = linear.scales[o * groups + g];
+    const int zero = linear.zeros[o * groups + g];
+    const int64_t last = std::min(linear.in, (g + 1) * group);
+    for (int64_t i = g * group; i < last; ++i) row[i] = scale * static_cast<float>(codes[i] - zero);
   }
+}
+
+// `to` is aligned for the dtype: rows of a vector of bytes, whose start is aligned for every scalar
+// type.
+void store(const float* row, int64_t n, DType dtype, std::byte* to) {
+  if (dtype == DType::kF32) std::copy_n(row, n, reinterpret_cast<float*>(to));
+  if (dtype == DType::kF16) convert_to_f16(row, n, reinterpret_cast<F16*>(to));
+  if (dtype == DType::kBF16) convert_to_bf16(row, n, reinterpret_cast<BF16*>(to));
 }
 
 class FakeFormat final : public CheckpointFormat {
@@ -52,18 +52,13 @@ class FakeFormat final : public CheckpointFormat {
     check_linear("fake", layer, linear);
     PackedTensor tensor{tensors(layer)[0], {}};
     tensor.bytes.resize(static_cast<size_t>(tensor.info.nbytes()));
-    const DType dtype = tensor.info.dtype;
-    const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in),
-                  size = size_of(dtype);
-    parallel_for(linear.out, (1 << 16) / std::max<int64_t>(linear.in, 1) + 1,
+    const int64_t in = linear.in, row_bytes = in * size_of(tensor.info.dtype);
+    parallel_for(linear.out, (1 << 16) / std::max<int64_t>(in, 1) + 1,
                  [&](int64_t begin, int64_t end) {
+                   std::vector<float> row(static_cast<size_t>(in));
                    for (int64_t o = begin; o < end; ++o) {
-                     for (int64_t i = 0; i < linear.in; ++i) {
-                       const int64_t k = o * groups + i / group;
-                       const int step = linear.codes[o * linear.in + i] - linear.zeros[k];
-                       store(linear.scales[k] * static_cast<float>(step), dtype,
-                             tensor.bytes.data() + (o * linear.in + i) * size);
-                     }
+                     dequantize_row(linear, o, row.data());
+                     store(row.data(), in, tensor.info.dtype, tensor.bytes.data() + o * row_bytes);
                    }
                  });
     std::vector<PackedTensor> result;
