@@ -15,6 +15,8 @@ constexpr signround::Command kCommands[] = {
     {"eval", "perplexity, and divergence from the original", signround::cmd_eval},
     {"generate", "continue a text", signround::cmd_generate},
     {"inspect", "tensors, schemes, bits per weight, sizes", signround::cmd_inspect},
+    {"tokenize", "text to token ids, as the model's reference tokenizer does it", signround::cmd_tokenize},
+    {"template", "a conversation as the model's chat template renders it", signround::cmd_template},
 };
 
 int usage(FILE* out) {
