@@ -14,6 +14,12 @@ std::span<const Family> families() {
 
 Architecture read_architecture(const nlohmann::json& config) {
   if (!config.is_object()) fail(ErrorKind::kCorruptFile, "config.json", "is no JSON object");
+  // Far above any model, far below what would exhaust the memory before a tensor is looked at.
+  for (const auto& [key, most] :
+       {std::pair{"num_hidden_layers", 1 << 16}, {"head_dim", 1 << 16}, {"hidden_size", 1 << 24}})
+    if (const int64_t value = config_int(config, key, 1, 1); value > most)
+      fail(ErrorKind::kCorruptFile, "config.json", "'", key, "' is ", value, ", expected at most ",
+           most);
   const std::string type = config_string(config, "model_type", "");
   std::string known;
   for (const Family& family : families()) {

@@ -23,7 +23,6 @@ void check_shape(const Checkpoint& checkpoint, const std::string& name,
 
 void load_linear(const Checkpoint& checkpoint, const LinearParam& param, const WeightView& place) {
   const std::string name = param.name + ".weight";
-  check_shape(checkpoint, name, {param.out, param.in});
   if (place.dtype == DType::kF32) {
     parallel_for(param.out, 16, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
@@ -45,17 +44,23 @@ void load_linear(const Checkpoint& checkpoint, const LinearParam& param, const W
 
 }  // namespace
 
-void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights) {
+void check_weights(const Checkpoint& checkpoint, const Graph& graph) {
   for (const LinearParam& param : graph.linear_params()) {
-    load_linear(checkpoint, param, weights.weight(param.name));
+    check_linear(checkpoint, param);
     if (!param.bias && checkpoint.find(param.name + ".bias"))
       fail(ErrorKind::kUnsupported, "load", param.name, ".bias is in ", checkpoint.source(),
            " but config.json says that this layer has no bias");
   }
-  for (const VectorParam& param : graph.vector_params()) {
+  for (const VectorParam& param : graph.vector_params())
     check_shape(checkpoint, param.name, {param.size});
+}
+
+void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights) {
+  check_weights(checkpoint, graph);
+  for (const LinearParam& param : graph.linear_params())
+    load_linear(checkpoint, param, weights.weight(param.name));
+  for (const VectorParam& param : graph.vector_params())
     checkpoint.read_f32(param.name, 0, param.size, weights.vector(param.name).data());
-  }
 }
 
 void check_linear(const Checkpoint& checkpoint, const LinearParam& param) {

@@ -6,9 +6,12 @@
 
 namespace signround {
 
-// Reads all parameters that `graph` names. Shapes are checked against the file: Error{kCorruptFile}
-// names the tensor, what it has and what was expected. A bias that the graph has and the file lacks
-// is an error, and so is the opposite: a "name.bias" in the file that the graph would ignore.
+// Names, shapes and types of all parameters of `graph` against the file: Error{kCorruptFile} names
+// the tensor, what it has and what was expected. A bias that the graph has and the file lacks is an
+// error, and so is the opposite: a "name.bias" in the file that the graph would ignore.
+void check_weights(const Checkpoint& checkpoint, const Graph& graph);
+
+// Reads all parameters that `graph` names, checked as above.
 void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights);
 
 // Shape and type of one linear layer's weight against what the graph asks for; errors as above.

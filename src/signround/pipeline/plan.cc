@@ -11,6 +11,7 @@
 #include "signround/base/error.h"
 #include "signround/graph/program.h"
 #include "signround/io/safetensors.h"
+#include "signround/model/load.h"
 #include "signround/ops/matmul.h"
 #include "signround/quant/signround.h"
 
@@ -325,6 +326,15 @@ void check_model(const QuantizeOptions& options, const Checkpoint& checkpoint) {
   Plan plan;
   plan.architecture = read_architecture(checkpoint);
   plan.scheme = options.quant_scheme();
+  const Architecture& arch = plan.architecture;
+  for (int64_t i = 0; i < arch.blocks; ++i) check_weights(checkpoint, arch.block(i));
+  check_weights(checkpoint, arch.head());
+  const auto& embedding = checkpoint.at(arch.embedding);
+  const std::vector<int64_t> expected = {arch.vocab, arch.hidden};
+  if (embedding.shape != expected)
+    fail(ErrorKind::kCorruptFile, "plan", arch.embedding, " in ", checkpoint.source(),
+         " has shape ", shape_text(embedding.shape), ", config.json asks for ",
+         shape_text(expected));
   choose_layers(options, checkpoint, plan);
 }
 

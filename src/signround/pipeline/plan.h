@@ -64,7 +64,8 @@ struct Plan {
 Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
                int64_t seqlen, int64_t micro_batch = 0);
 
-// The layers that a plan would quantize, without the rest: for checks in the first second.
+// All tensors against config.json, and the layers that a plan would quantize, without the rest: for checks in the first
+// second.
 void check_model(const QuantizeOptions& options, const Checkpoint& checkpoint);
 
 }  // namespace signround

@@ -1,0 +1,21 @@
+# AutoRound's spellings of flags mean ours.
+source "$(dirname "$0")/lib.sh"
+expect 0 quantize "$tiny" --output ours --format auto_round --group-size 32 --iters 3 --nsamples 4 --seqlen 64 --batch-size 2 --no-enable-minmax-tuning \
+  --no-enable-quanted-input --ignore-layers k_proj,layers.1.mlp --compute-dtype float32 --threads 1 --symmetry asym --method signround
+expect 0 quantize "$tiny" --output_dir=theirs --formats auto_round --group_size=32 --iters 3 --nsample 4 --seq_len 64 --train_bs 2 --disable_minmax_tuning \
+  --disable-quanted-input --fp_layers k_proj,layers.1.mlp --compute_dtype float32 --threads=1 --asym --alg signround --device_map cpu
+same ours theirs
+expect 0 quantize "$tiny" -o short --group-size 32 --iters 3 --nsamples 4 --seqlen 64 --bs 2 --no-enable-minmax-tuning \
+  --no-enable-quanted-input --ignore-layers k_proj,layers.1.mlp --compute-dtype float32 --threads 1 --asym --quiet
+same ours short
+[ ! -s err.txt ] || die "--quiet is not quiet"
+for command in quantize eval generate inspect; do
+  expect 0 $command --help
+  grep -q 'usage: signround' out.txt || die "$command --help"
+done
+expect 0 --help
+expect 0 --version
+# --iters 0 is the search of scales.
+expect 0 quantize "$tiny" "${small[@]}" --iters 0 -o zero
+expect 0 quantize "$tiny" "${small[@]}" --iters 0 --method opt-rtn -o searched
+same zero searched

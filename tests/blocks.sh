@@ -1,0 +1,30 @@
+# --blocks and --ignore-layers leave the rest bit for bit; `fake` holds what the packed format means.
+source "$(dirname "$0")/lib.sh"
+command=(quantize "$tiny" "${small[@]}")
+tensors "$tiny" >source.txt
+
+expect 0 "${command[@]}" -o first --blocks 0
+diff <(grep layers.1. source.txt) <(tensors first | grep layers.1.) || die "block 1 is not the source's"
+tensors first | grep -q 'layers.0.mlp.up_proj.qweight' || die "block 0 is not quantized"
+! tensors first | grep -q 'layers.0.mlp.up_proj.weight' || die "block 0 holds the original as well"
+
+expect 0 "${command[@]}" -o ignored --ignore-layers k_proj,layers.1.mlp
+diff <(grep -E 'k_proj|layers.1.mlp' source.txt) <(tensors ignored | grep -E 'k_proj|layers.1.mlp') || die "ignored layers are not the source's"
+expect 0 eval ignored --json --limit 1 --seqlen 64
+
+for other in norm embed; do
+  diff <(grep $other source.txt) <(tensors ignored | grep $other) || die "$other is not the source's"
+done
+
+for grid in '--bits 4' '--bits 2 --asym' '--bits 3 --symmetry gptq-sym'; do
+  formats=auto_round,gptq
+  rm -rf both
+  expect 0 "${command[@]}" $grid -o both --format auto_round,gptq,fake --restart
+  values=()
+  for format in auto_round gptq fake; do
+    expect 0 eval both/$format --json --limit 1 --seqlen 128
+    values+=("$(json out.txt /results/0/perplexity/value)")
+  done
+  holds "(${values[0]} / ${values[2]} - 1)^2 < 1e-12"
+  holds "(${values[1]} / ${values[2]} - 1)^2 < 1e-12"
+done

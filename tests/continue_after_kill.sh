@@ -1,0 +1,37 @@
+# A run that is killed at random moments and started again ends with the bytes of a run that was never stopped.
+source "$(dirname "$0")/lib.sh"
+seed=${SEED:-$(date +%s)}
+echo "SEED=$seed repeats these moments, as far as the machine does"
+RANDOM=$((seed % 32768))
+
+killed_often() {
+  local kills=$1 formats=$2 start duration moment pid
+  shift 2
+  local command=(quantize "$tiny" "${small[@]}" --format "$formats" --shard-size 0.001 "$@")
+  rm -rf straight out
+  start=$(date +%s%N)
+  expect 0 "${command[@]}" -o straight
+  duration=$((($(date +%s%N) - start) / 1000))
+  finished straight
+  for ((k = 0; k < kills; ++k)); do
+    moment=$((duration * RANDOM / 32768))
+    "$SIGNROUND" "${command[@]}" -o out >out.txt 2>err.txt &
+    pid=$!
+    sleep "$((moment / 1000000)).$(printf %06d $((moment % 1000000)))"
+    kill -9 $pid 2>/dev/null || true
+    wait $pid 2>/dev/null || true
+    [ ! -d out ] || whole out
+    if [ -e out/signround.json ] && [ ! -e out/.signround ]; then # it was faster than the kill
+      same straight out
+      rm -rf out
+    fi
+  done
+  expect 0 "${command[@]}" -o out
+  finished out
+  same straight out
+}
+
+killed_often 20 auto_round,gptq,fake
+killed_often 10 auto_round --symmetry asym --momentum 0.9
+killed_often 10 fake,auto_round --method opt-rtn
+killed_often 10 auto_round,gptq,fake --method rtn

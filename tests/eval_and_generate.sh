@@ -1,0 +1,44 @@
+# The JSON that programs read, by its stable names; a model equals itself.
+source "$(dirname "$0")/lib.sh"
+expect 0 eval "$tiny" --reference "$tiny" --json --limit 2 --seqlen 64 --threads 1
+[ "$(json out.txt /results/0/model)" = "$tiny" ] || die "model"
+[ "$(json out.txt /results/0/perplexity/tokens)" = 126 ] || die "tokens"
+holds "$(json out.txt /results/0/perplexity/value) > 1 && $(json out.txt /results/0/perplexity/stderr) > 0"
+for name in mean median p90 p99 max; do holds "$(json out.txt /results/0/kl/$name) == 0"; done
+holds "$(json out.txt /results/0/same_top) == 1"
+[ "$(json out.txt /results/0/perplexity/value)" = "$(json out.txt /results/0/reference_perplexity/value)" ] || die "two perplexities of one model"
+
+expect 0 quantize "$tiny" "${small[@]}" -o out --json
+[ "$(json out.txt /program)" = signround ] || die "--json prints something else"
+report=out/signround.json
+holds "$(json $report /seconds) > 0 && $(json $report /peak_rss_bytes) > 1e6 && $(json $report /result_bytes) > 1e5"
+[ "$(json $report /options/iters /options/method /options/group_size /version | tr '\n' ' ' | cut -d' ' -f1-3)" = '6 signround 32' ] || die "options"
+[ "$(json $report '/blocks#' /blocks/0/index /blocks/1/index | tr '\n' ' ')" = '2 0 1 ' ] || die "blocks"
+for block in 0 1; do
+  holds "$(json $report /blocks/$block/loss_best) < $(json $report /blocks/$block/loss_first)"
+  holds "$(json $report /blocks/$block/error_db) < -5 && $(json $report /blocks/$block/seconds) > 0"
+done
+holds "$(stat -c %s out/model.safetensors) == $(json $report /result_bytes)"
+
+expect 0 eval out --reference "$tiny" --json --limit 2 --seqlen 64
+holds "$(json out.txt /results/0/kl/mean) > 0 && $(json out.txt /results/0/kl/p99) >= $(json out.txt /results/0/kl/median) && $(json out.txt /results/0/same_top) > 0.3"
+
+prompt=(--prompt 'Once upon a time' --max-tokens 12)
+expect 0 generate "$tiny" "${prompt[@]}" --json
+text=$(json out.txt /text) tokens=$(json out.txt /tokens)
+[ "$(json out.txt '/tokens#')" = 12 ] || die "tokens: $tokens"
+expect 0 generate "$tiny" "${prompt[@]}" # streamed, the same text
+[ "$(cat out.txt)" = "$text" ] || die "'$(cat out.txt)' is not '$text'"
+expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 3
+first=$(json out.txt /tokens)
+expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 3
+[ "$(json out.txt /tokens)" = "$first" ] || die "the same seed gives another text"
+expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 4
+[ "$(json out.txt /tokens)" != "$first" ] || die "another seed gives the same text"
+
+expect 0 inspect out --json
+[ "$(json out.txt /model_type)" = llama ] || die "model_type"
+expect 0 inspect out --json --filter layers.0.mlp.up_proj.weight
+[ "$(json out.txt '/tensors#' /tensors/0/name | tr '\n' ' ')" = '1 model.layers.0.mlp.up_proj.weight ' ] || die "the filter"
+# 4 bits, and a group of 32 shares 16 bits of scale and 4 of zero point.
+holds "$(json out.txt /tensors/0/bits_per_weight) == 4 + 20 / 32"

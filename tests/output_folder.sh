@@ -1,0 +1,69 @@
+# What OUT holds decides: nothing to do, another run's, somebody else's, locked, not writable.
+source "$(dirname "$0")/lib.sh"
+command=(quantize "$random" --method rtn --group-size 16 --threads 1)
+
+# The same command twice: nothing to do, not a byte changes.
+expect 0 "${command[@]}" -o out
+cp -a out before
+expect 0 "${command[@]}" -o out
+grep -q 'nothing to do' err.txt || die "it does not say that there was nothing to do"
+diff -r before out || die "the second run changed the result"
+
+# Other settings: refused, the result stays; --restart replaces it.
+refuses 6 'other settings' "${command[@]}" -o out --asym
+diff -r before out || die "a refused run changed the result"
+expect 0 "${command[@]}" -o out --asym --restart
+finished out
+expect 0 "${command[@]}" -o asym --asym
+same out asym
+different out before
+
+# One format after several: nothing of the others looks whole.
+expect 0 "${command[@]}" -o several --format auto_round,fake
+expect 0 "${command[@]}" -o several --restart
+finished several
+absent several/fake/config.json several/auto_round/config.json several/fake/model.safetensors
+
+# An unfinished run of other settings: refused, with the settings that differ by name; both can still go on.
+changes=$(changes_of "${command[@]}" -o counted)
+killed_at $((changes / 2)) "${command[@]}" -o cut
+refuses 6 'unfinished run with other settings' "${command[@]}" -o cut --seed 7 --bits 8
+grep -q 'seed: 42 then, 7 now' err.txt || die "the seed is not named"
+grep -q 'bits: 0 then, 8 now' err.txt || die "the bits are not named"
+expect 0 "${command[@]}" -o cut
+same cut before
+
+# Two runs into one OUT: the second is refused and the first goes on.
+"$SIGNROUND" quantize "$tiny" "${small[@]}" --iters 30 -o shared >out1.txt 2>err1.txt &
+pid=$!
+while [ ! -e shared/.signround/lock ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
+kill -STOP $pid
+refuses 6 "is held by process $pid" quantize "$tiny" "${small[@]}" --iters 30 -o shared
+kill -CONT $pid
+wait $pid || die "the first run failed: $(cat err1.txt)"
+finished shared
+
+# OUT is the model, holds something else, is a file, or lies below one.
+refuses 2 'the folder of the model itself' "${command[@]}" -o "$random"
+ln -s "$random" link
+refuses 2 'the folder of the model itself' "${command[@]}" -o link
+mkdir other
+echo precious >other/thesis.tex
+refuses 6 'thesis.tex' "${command[@]}" -o other
+refuses 6 'thesis.tex' "${command[@]}" -o other --restart
+[ "$(find other -type f)" = other/thesis.tex ] || die "the folder was touched"
+echo text >file
+refuses 6 'is a file' "${command[@]}" -o file
+refuses 5 'cannot create' "${command[@]}" -o file/out
+refuses 5 'cannot create' "${command[@]}" -o /proc/out
+
+# --restart leaves models alone that lie in OUT but are not its own.
+expect 0 "${command[@]}" -o mine
+cp -r "$random" mine/original
+expect 0 "${command[@]}" -o mine --restart --asym
+diff -r "$random" mine/original || die "--restart touched another model"
+
+# A folder whose name is no UTF-8.
+expect 0 "${command[@]}" -o $'caf\xe9'
+finished $'caf\xe9'
+expect 0 "${command[@]}" -o $'caf\xe9' --json
