@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "signround/base/random.h"
+#include "signround/quant/imatrix.h"
 #include "signround/quant/opt_rtn.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/signround.h"
@@ -101,6 +102,18 @@ BENCHMARK(bm_step)
     ->Args({3, 4, 128, 0})
     ->Args({3, 4, 128, 1})
     ->Args({3, 2, 32, 0})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+void bm_second_moments(benchmark::State& state) {
+  constexpr int64_t rows = 2048, cols = 4864;
+  const auto x = weights(rows * cols);
+  std::vector<double> sums(cols);
+  for (auto _ : state) add_second_moments(x.data(), rows, cols, cols, sums.data());
+  rate(state, rows * cols, 4);
+}
+BENCHMARK(bm_second_moments)
+    ->Name("second_moments_f32")
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

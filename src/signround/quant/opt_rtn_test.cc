@@ -133,6 +133,20 @@ TEST(OptRtn, FillsZerosOfTheImportanceWithTheMeanAndReplacesItWhereMostIsZero) {
   }
 }
 
+TEST(OptRtn, ThePaddingOfAShortGroupCountsInTheMeanThatFillsZeros) {
+  // 8 weights in a group of 32: 24 paddings of 1e-5, and small importances, so that they matter.
+  const auto w = testing::random_normal(20 * 40, 11, 0.05);
+  std::vector<float> importance(40, 1e-6f);
+  importance[32] = 0;
+  auto padded = importance, unpadded = importance;
+  padded[32] = static_cast<float>((7e-6 + 24e-5) / 31);
+  unpadded[32] = static_cast<float>(7e-6 / 31);
+  const auto scheme = scheme_of(2, 32);
+  const auto got = opt_rtn(w.data(), 20, 40, scheme, importance.data());
+  EXPECT_EQ(got.scales, opt_rtn(w.data(), 20, 40, scheme, padded.data()).scales);
+  EXPECT_NE(got.scales, opt_rtn(w.data(), 20, 40, scheme, unpadded.data()).scales);
+}
+
 TEST(OptRtn, CountsWeightsThatAreNotFinite) {
   auto w = testing::random_normal(2 * 64, 9, 0.05);
   auto clean = w;
