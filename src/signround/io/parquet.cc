@@ -17,7 +17,8 @@ constexpr const char* kWhere = "parquet";
 // Levels cost nothing in the file where all are equal, so these bound the work instead of the
 // file's size.
 constexpr int64_t kMostPageValues = int64_t{1} << 24;
-constexpr int64_t kMostValues = int64_t{1} << 28;
+constexpr int64_t kMostChunkValues = int64_t{1} << 26;
+constexpr int64_t kMostRows = int64_t{1} << 28;
 constexpr int64_t kMostRowBytes = int64_t{1} << 30;
 constexpr size_t kMostRowStrings = size_t{1} << 20;
 
@@ -177,9 +178,9 @@ class ChunkReader {
 
 ParquetFile::ParquetFile(std::span<const std::byte> bytes, std::string source)
     : bytes_(bytes), source_(std::move(source)), footer_(parquet::read_footer(bytes, source_)) {
-  if (footer_.rows > parquet::kMostValues)
+  if (footer_.rows > parquet::kMostRows)
     fail(ErrorKind::kUnsupported, parquet::kWhere, source_, ": ", footer_.rows, " rows, at most ",
-         parquet::kMostValues);
+         parquet::kMostRows);
 }
 
 const parquet::Leaf* ParquetFile::find(std::string_view path) const {
@@ -201,7 +202,8 @@ void ParquetFile::read_strings(const parquet::Leaf& column,
     const ColumnChunk& chunk = group.columns[index];
     const std::string place =
         source_ + ", row group " + std::to_string(g) + ", column '" + column.path + "'";
-    if (chunk.values > kMostValues || (column.max_repetition == 0 && chunk.values != group.rows))
+    if (chunk.values > kMostChunkValues ||
+        (column.max_repetition == 0 && chunk.values != group.rows))
       fail(ErrorKind::kCorruptFile, kWhere, place, ": ", chunk.values, " values in ", group.rows,
            " rows");
     ChunkReader reader(

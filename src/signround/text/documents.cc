@@ -234,6 +234,8 @@ bool is_lines_of_json(std::string_view bytes) {
          ordered_json::accept(bytes.substr(begin, newline - begin));
 }
 
+}  // namespace
+
 void read_json_text(std::string_view bytes, const std::string& source, const DocumentFields& fields,
                     const DocumentLimits& limits, DocumentSet& out) {
   bytes = without_byte_order_mark(bytes);
@@ -253,8 +255,6 @@ void read_json_text(std::string_view bytes, const std::string& source, const Doc
     if (is_full(source, limits, out)) return;
   }
 }
-
-}  // namespace
 
 void read_jsonl_text(std::string_view bytes, const std::string& source,
                      const DocumentFields& fields, const DocumentLimits& limits, DocumentSet& out) {

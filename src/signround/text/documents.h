@@ -55,7 +55,10 @@ struct DocumentSet {
 void read_documents(const std::filesystem::path& file, const DocumentFields& fields,
                     const DocumentLimits& limits, DocumentSet& out);
 
-// The documents inside the text of a .jsonl or .txt, as read_documents; `source` is for messages.
+// The documents inside the text of a .json, .jsonl or .txt, as read_documents; `source` is for
+// messages.
+void read_json_text(std::string_view bytes, const std::string& source, const DocumentFields& fields,
+                    const DocumentLimits& limits, DocumentSet& out);
 void read_jsonl_text(std::string_view bytes, const std::string& source,
                      const DocumentFields& fields, const DocumentLimits& limits, DocumentSet& out);
 void read_plain_text(std::string_view bytes, const std::string& source,
