@@ -102,6 +102,9 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
   StepRunner runner(program, weights, inputs, targets, masks);
   require(runner.micro() > 0 && batch % runner.micro() == 0, "tune", "a step of ", batch,
           " samples cannot be cut into micro-batches of ", runner.micro());
+  require(inputs.samples() == targets.samples() && inputs.seq_len() == targets.seq_len() &&
+              inputs.cols() == targets.cols(),
+          "tune", "inputs and targets of different shapes");
   require(masks.empty() || masks.size() == static_cast<size_t>(inputs.samples()), "tune",
           masks.size(), " masks for ", inputs.samples(), " samples");
   SampleOrder order(inputs.samples(), batch, options.seed);

@@ -1,0 +1,96 @@
+#include "signround/pipeline/options.h"
+
+#include "signround/testing/expect_error.h"
+
+namespace signround {
+namespace {
+
+using testing::expect_error;
+using Numbers = std::vector<int64_t>;
+
+TEST(ParseBlocks, ReadsNumbersAndRangesInAnyOrder) {
+  EXPECT_EQ(parse_blocks("", 3), (Numbers{0, 1, 2}));
+  EXPECT_EQ(parse_blocks("0-2", 8), (Numbers{0, 1, 2}));
+  EXPECT_EQ(parse_blocks("7,0,3-4,3", 8), (Numbers{0, 3, 4, 7}));
+}
+
+TEST(ParseBlocks, RefusesWhatIsNoListOrIsNotThere) {
+  for (const char* text :
+       {"a", "1-", "-1", "1,", ",1", "1;2", "1 2", "1--2", "99999999999999999999", "0x1"})
+    EXPECT_THROW(parse_blocks(text, 8), Error) << text;
+  expect_error(ErrorKind::kInvalidArgument, "blocks 0 to 7", [] { parse_blocks("0-8", 8); });
+  expect_error(ErrorKind::kInvalidArgument, "runs backwards", [] { parse_blocks("3-1", 8); });
+  expect_error(ErrorKind::kInvalidArgument, "too many",
+               [] { parse_blocks("0-99999999", int64_t{1} << 40); });
+}
+
+TEST(IsIgnored, MatchesPartsOfNamesAndWholeNumbers) {
+  const std::string layer = "model.layers.1.mlp.up_proj";
+  EXPECT_TRUE(is_ignored({"up_proj"}, layer));
+  EXPECT_TRUE(is_ignored({"nothing", "mlp"}, layer));
+  EXPECT_TRUE(is_ignored({"layers.1"}, layer));
+  EXPECT_FALSE(is_ignored({"layers.1"}, "model.layers.10.mlp.up_proj"));
+  EXPECT_FALSE(is_ignored({"down_proj", ""}, layer));
+  EXPECT_TRUE(is_ignored({"experts.3"}, "mlp.experts.3"));
+}
+
+TEST(QuantizeOptions, SchemeIsThePresetWithWhatOverridesIt) {
+  QuantizeOptions options;
+  EXPECT_EQ(options.quant_scheme(), (QuantScheme{.bits = 4, .group_size = 128}));
+  options.scheme = "w2a16g64";
+  options.bits = 3;
+  options.symmetry = "asym";
+  EXPECT_EQ(options.quant_scheme(),
+            (QuantScheme{.bits = 3, .group_size = 64, .symmetry = Symmetry::kAsym}));
+  options.group_size = -1;
+  options.symmetry = "gptq-sym";
+  options.scale_dtype = "bf16";
+  EXPECT_EQ(options.quant_scheme(), (QuantScheme{.bits = 3,
+                                                 .group_size = -1,
+                                                 .symmetry = Symmetry::kClassic,
+                                                 .scale_dtype = DType::kBF16}));
+}
+
+TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
+  QuantizeOptions options;
+  EXPECT_TRUE(options.tunes());
+  options.iters = 0;
+  EXPECT_FALSE(options.tunes());
+  EXPECT_EQ(options.effective_method(), "opt-rtn");
+  options.method = "rtn";
+  EXPECT_EQ(options.effective_method(), "rtn");
+}
+
+std::string problems_of(const QuantizeOptions& options) {
+  std::string all;
+  for (const auto& problem : options.problems()) all += problem + "\n";
+  return all;
+}
+
+TEST(QuantizeOptions, ListsAllProblemsAtOnce) {
+  QuantizeOptions good;
+  good.output = "out";
+  EXPECT_EQ(problems_of(good), "");
+
+  QuantizeOptions bad;
+  bad.formats = {"fake", "int3", "fake"};
+  bad.blocks = "one";
+  bad.bits = 5;
+  const std::string all = problems_of(bad);
+  for (const char* part : {"-o OUT is missing", "'int3' is none of auto_round", "fake twice",
+                           "no list of blocks", "5"})
+    EXPECT_NE(all.find(part), std::string::npos) << part << " in:\n" << all;
+  EXPECT_EQ(bad.problems().size(), 5u) << all;
+
+  bad = good;
+  bad.scheme = "W99";
+  EXPECT_NE(problems_of(bad).find("W4A16"), std::string::npos) << "the names that work";
+  bad = good;
+  bad.scale_dtype = "float32";
+  EXPECT_NE(problems_of(bad).find("packed formats hold float16"), std::string::npos);
+  bad.formats = {"fake"};
+  EXPECT_EQ(problems_of(bad), "");
+}
+
+}  // namespace
+}  // namespace signround
