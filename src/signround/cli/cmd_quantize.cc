@@ -2,9 +2,11 @@
 
 #include <cstdio>
 
+#include "signround/base/error.h"
 #include "signround/base/log.h"
 #include "signround/cli/commands.h"
 #include "signround/cli/flags.h"
+#include "signround/kernels/cuda.h"
 #include "signround/pipeline/quantize.h"
 
 namespace signround {
@@ -32,16 +34,19 @@ int cmd_quantize(int argc, const char* const* argv) {
   flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; },
                {.help = "as --no-enable-quanted-input"});
   flags.add("device", device,
-            {.help = "where to compute; this program was built without CUDA",
+            {.help = "where to compute: cpu, cuda, cuda:N, or auto (a GPU if there is one)",
              .aliases = {"device_map", "devices"},
-             .choices = {"cpu", "auto"},
              .value = "NAME"});
   flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
   flags.add("quiet", quiet, {.help = "only warnings and errors"});
   flags.add("verbose", verbose, {.help = "more progress"});
   if (!flags.parse(argc, argv)) return 0;
   for (auto& problem : options.problems()) flags.problem(std::move(problem));
+  if (device != "cpu" && device != "auto" && device != "cuda" && !device.starts_with("cuda:"))
+    flags.problem("--device: '" + device + "' is none of cpu, cuda, cuda:N, auto");
   flags.check();
+  if (device.starts_with("cuda") && kernels::why_no_cuda())
+    fail(ErrorKind::kDevice, "device", kernels::why_no_cuda());
   set_log_level(quiet ? LogLevel::kWarn : verbose ? LogLevel::kDebug : LogLevel::kInfo);
 
   const QuantizeResult result = quantize(model, options);

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "signround/base/error.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/tensor/buffer.h"
 
@@ -20,7 +21,8 @@ constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_one
 
 double rate_of(DType dtype) {
   constexpr int64_t m = 512, n = 1024, k = 1024;
-  const MatmulSpec spec{.m = m, .n = n, .k = k, .in = dtype, .trans_b = true, .lda = k, .ldb = k, .ldc = n};
+  const MatmulSpec spec{
+      .m = m, .n = n, .k = k, .in = dtype, .trans_b = true, .lda = k, .ldb = k, .ldc = n};
   const auto plan = make_matmul(spec);
   const Buffer a(m * k * size_of(dtype)), b(n * k * size_of(dtype));
   Buffer c(m * n * 4);
@@ -37,10 +39,14 @@ double rate_of(DType dtype) {
 }  // namespace
 
 std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
-  require(s.m > 0 && s.n > 0 && s.k > 0, "matmul", "sizes ", s.m, " x ", s.k, " by ", s.k, " x ", s.n, " must be positive");
-  require(s.in == DType::kF32 || s.in == DType::kBF16, "matmul", "operands of type ", name_of(s.in), "; expected F32 or BF16");
-  require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n, "matmul", "strides ", s.lda,
-          ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ", s.m, " x ", s.k, " by ", s.k, " x ", s.n);
+  require(s.m > 0 && s.n > 0 && s.k > 0, "matmul", "sizes ", s.m, " x ", s.k, " by ", s.k, " x ",
+          s.n, " must be positive");
+  require(s.in == DType::kF32 || s.in == DType::kBF16, "matmul", "operands of type ", name_of(s.in),
+          "; expected F32 or BF16");
+  require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
+          "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
+          s.m, " x ", s.k, " by ", s.k, " x ", s.n);
+  if (s.device.kind == Device::Kind::kCuda) return kernels::matmul_cuda(s);
   return pick_kernel("matmul", kKernels).make(s);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "signround/tensor/buffer.h"
 #include "signround/tensor/dtype.h"
 
 namespace signround::kernels {
@@ -17,6 +18,7 @@ struct MatmulSpec {
   int64_t lda = 0, ldb = 0, ldc = 0;
   bool accumulate = false;  // C += instead of C =
   bool bias = false;        // plus n f32 values, the same for every row of C
+  Device device = {};       // where A, B and C lie
   bool operator==(const MatmulSpec&) const = default;
 };
 
