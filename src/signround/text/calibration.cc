@@ -100,7 +100,8 @@ Collected collect(const DatasetSpec& spec, const DatasetSource& source,
     for (size_t i = 0; i < n && packer.row_count() < wanted; ++i) packer.add(ids[i]);
   }
 
-  Collected out{packer.take_rows(), packer.counts()};
+  DatasetCounts counts = packer.counts();  // before the rows are taken away
+  Collected out{packer.take_rows(), std::move(counts)};
   if (running && shuffle && out.rows.size() > 1) PythonRandom(options.seed).shuffle(out.rows);
   if (static_cast<int64_t>(out.rows.size()) > most) out.rows.resize(most);
   out.counts.name = source.name;

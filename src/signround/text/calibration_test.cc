@@ -37,6 +37,8 @@ TEST(Calibration, KeepsDocumentsThatFillARowInTheOrderOfTheFile) {
       load_calibration(options_for((dir / "a.jsonl").string(), 9, 4), NumberTokenizer(), nullptr);
   EXPECT_EQ(all.samples.size(), 3u);
   const DatasetCounts& counts = all.datasets.at(0);
+  EXPECT_EQ(counts.rows, 3);
+  EXPECT_EQ(counts.used, 3);
   EXPECT_EQ(counts.documents, 7);
   EXPECT_EQ(counts.examined, 6);
   EXPECT_EQ(counts.too_short, 1);
