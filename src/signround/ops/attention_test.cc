@@ -264,6 +264,10 @@ TEST(AttentionReference, BackwardMatchesComplexStep) {
 
 class Attention : public ::testing::TestWithParam<AttentionKernel> {
  protected:
+  // Threads have a test of their own; the others are about arithmetic.
+  void SetUp() override { set_num_threads(1); }
+  void TearDown() override { set_num_threads(0); }
+
   // The scalar reference has one form; everything else is checked on each instruction set.
   static void on_every_target(const std::function<void(const AttentionKernel&)>& body) {
     if (GetParam().name == "ref") return body(GetParam());
@@ -337,7 +341,7 @@ TEST_P(Attention, EveryThreadCountIsRightAndGivesTheSameBitsEveryTime) {
        {make_shape(1, 150, 150, 6, 2, 32), make_shape(1, 1, 1500, 6, 2, 16), windowed}) {
     const Tensors<float> t = random_tensors(s, 0);
     const Expected want = expect(s, t);
-    for (int threads : {1, 2, 3, 16}) {
+    for (int threads : {1, 2, 5}) {
       SCOPED_TRACE(::testing::Message() << s << " threads " << threads);
       set_num_threads(threads);
       const Result<float> first = run<float>(GetParam(), s, t, 0);
@@ -350,7 +354,6 @@ TEST_P(Attention, EveryThreadCountIsRightAndGivesTheSameBitsEveryTime) {
       check(first, want);
     }
   }
-  set_num_threads(0);
 }
 
 TEST_P(Attention, HugeAndTinyScoresGiveFiniteResults) {

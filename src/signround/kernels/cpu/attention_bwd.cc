@@ -26,12 +26,12 @@ struct GradientRow {
   float lse, row_term;  // lse in base 2
 };
 
-template <bool kPartial, bool kSoftcap>
+template <bool kSoftcap>
 HWY_INLINE void gradient_row(const GradientRow& row, float scale, float softcap) {
   const DF d;
   const VF lse = set(row.lse), row_term = set(row.row_term);
   const VF factor = set(kSoftcap ? scale / softcap : scale * kLog2e);
-  for (int64_t j = row.first / kLanes * kLanes; j < row.end; j += kLanes) {
+  for_seen(row.first, row.end, [&](int64_t j, auto seen) SIGNROUND_LAMBDA {
     const VF dot = hn::Load(d, row.p + j);
     VF log_p, d_s = hn::Sub(hn::Load(d, row.d_s + j), row_term);
     if constexpr (kSoftcap) {
@@ -42,109 +42,119 @@ HWY_INLINE void gradient_row(const GradientRow& row, float scale, float softcap)
       log_p = hn::MulSub(factor, dot, lse);
     }
     // At most 1, even where lse is so large that its rounding matters.
-    VF p = exp2_nonpositive(at_most(0, log_p));
-    d_s = hn::Mul(p, d_s);
-    if constexpr (kPartial) {
-      const auto seen = lanes_between(j, row.first, row.end);
-      p = hn::IfThenElseZero(seen, p);
-      d_s = hn::IfThenElseZero(seen, d_s);
-    }
-    hn::Store(p, d, row.p + j);
-    hn::Store(d_s, d, row.d_s + j);
-  }
+    const VF p = exp2_nonpositive(at_most(0, log_p));
+    hn::Store(seen.or_else(p, 0), d, row.p + j);
+    hn::Store(seen.or_else(hn::Mul(p, d_s), 0), d, row.d_s + j);
+  });
 }
 
 HWY_INLINE void gradient_tile(const AttentionShape& shape, const Visible& see, float* p, float* d_s,
                               int64_t lds, const float* lse, const float* row_term) {
   for (int64_t r = 0; r < see.rows; ++r, p += lds, d_s += lds) {
     const GradientRow row{p, d_s, see.first[r], see.end[r], lse[r], row_term[r]};
-    zero_unseen(p, row.first, row.end, see.keys);
-    zero_unseen(d_s, row.first, row.end, see.keys);
+    zero_unseen(see, r, p);
+    zero_unseen(see, r, d_s);
     if (row.first >= row.end) continue;
     if (shape.softcap > 0) {
-      gradient_row<true, true>(row, shape.scale, shape.softcap);
-    } else if (row.first % kLanes != 0 || row.end % kLanes != 0) {
-      gradient_row<true, false>(row, shape.scale, 0);
+      gradient_row<true>(row, shape.scale, shape.softcap);
     } else {
-      gradient_row<false, false>(row, shape.scale, 0);
+      gradient_row<false>(row, shape.scale, 0);
     }
   }
 }
 
-void prepare_rows(const AttentionBwd& a, const AttentionTask& task, const BwdTiles& tiles) {
-  const int64_t dim = a.shape.head_dim;
-  for (int64_t r = 0; r < a.split.rows_of(task.part); ++r) {
-    const int64_t row = a.split.first_row(task.part, r / kTileRows) + r % kTileRows;
-    const RowPlace at = row_place(a.shape, task, row);
-    const float* d_y = head_of(a.d_y, at, dim);
+// Gathers a tile of rows and its row terms.
+void start_tile(const AttentionBwd& a, const AttentionTask& task, int64_t tile,
+                const BwdTiles& tiles) {
+  const int64_t dim = a.shape.head_dim, ld = padded(dim),
+                rows = a.split.rows_of_tile(task.part, tile);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t r = tile * kTileRows + i;
+    const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, tile) + i);
+    copy_row(head_of(a.q, at, dim), dim, tiles.q + r * ld);
+    const float* d_y = tiles.d_y + r * ld;
+    copy_row(head_of(a.d_y, at, dim), dim, tiles.d_y + r * ld);
     const InRow y = row_of(a.y, at.token);
-    tiles.lse[r] = a.lse[at.lse] * kLog2e;
     tiles.row_term[r] = sum_vectors(dim, [&](int64_t c, auto io) SIGNROUND_LAMBDA {
       return hn::Mul(io.load(d_y, c), load(io, y, at.head * dim + c));
     });
+    tiles.lse[r] = a.lse[at.lse] * kLog2e;
   }
-  if (a.d_q) std::fill_n(tiles.d_q, a.split.rows_of(task.part) * padded(dim), 0.0f);
 }
 
-// One tile of rows against the packed keys.
-void attention_bwd_tile(const AttentionBwd& a, const AttentionTask& task, int64_t tile,
-                        const Visible& see, const BwdTiles& tiles) {
+void finish_tile(const AttentionBwd& a, const AttentionTask& task, int64_t tile,
+                 const BwdTiles& tiles) {
+  const int64_t dim = a.shape.head_dim;
+  for (int64_t i = 0; a.d_q && i < a.split.rows_of_tile(task.part, tile); ++i) {
+    const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, tile) + i);
+    write_row(tiles.d_q + (tile * kTileRows + i) * padded(dim), a.shape.scale, dim,
+              head_of(a.d_q, at, dim));
+  }
+}
+
+// The rows from `row` of the part against the packed keys, whose gradients are started by the first
+// such rows.
+void attention_bwd_tile(const AttentionBwd& a, const Visible& see, int64_t row, bool first_rows,
+                        const BwdTiles& tiles) {
   const int64_t dim = a.shape.head_dim, ld = padded(dim), lds = padded(kBwdKeys);
-  for (int64_t r = 0; r < see.rows; ++r) {
-    const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, tile) + r);
-    copy_row(head_of(a.q, at, dim), dim, tiles.q + r * ld);
-    copy_row(head_of(a.d_y, at, dim), dim, tiles.d_y + r * ld);
+  const float *q = tiles.q + row * ld, *d_y = tiles.d_y + row * ld;
+  multiply_visible(see, q, ld, tiles.k_t, lds, dim, tiles.p, lds);
+  multiply_visible(see, d_y, ld, tiles.v_t, lds, dim, tiles.d_s, lds);
+  gradient_tile(a.shape, see, tiles.p, tiles.d_s, lds, tiles.lse + row, tiles.row_term + row);
+  if (a.d_v) weigh_rows(see, tiles.p, lds, d_y, ld, dim, tiles.d_v, ld, !first_rows);
+  if (a.d_k) weigh_rows(see, tiles.d_s, lds, q, ld, dim, tiles.d_k, ld, !first_rows);
+  if (a.d_q)
+    weigh_keys(see, tiles.d_s, lds, tiles.k, ld, dim, tiles.d_q + row * ld, ld, !see.starts);
+}
+
+void pack_keys(const AttentionBwd& a, const AttentionTask& task, int64_t key, int64_t keys,
+               const BwdTiles& tiles) {
+  const int64_t dim = a.shape.head_dim, ld = padded(dim), lds = padded(kBwdKeys);
+  const RowPlace at{task.sequence * a.shape.kv_len + key, task.kv_head, 0};
+  const float *k = head_of(a.k, at, dim), *v = head_of(a.v, at, dim);
+  transpose_rows(k, a.k.stride, keys, dim, tiles.k_t, lds);
+  transpose_rows(v, a.v.stride, keys, dim, tiles.v_t, lds);
+  for (int64_t j = 0; j < keys; ++j) copy_row(k + j * a.k.stride, dim, tiles.k + j * ld);
+}
+
+// d_k and d_v of a tile of keys: out, or to where the parts of the item are added up.
+void finish_keys(const AttentionBwd& a, const AttentionTask& task, int64_t key, int64_t keys,
+                 const BwdTiles& tiles, const BwdShare& share) {
+  const int64_t dim = a.shape.head_dim, ld = padded(dim);
+  if (a.split.parts > 1) {
+    std::copy_n(tiles.d_k, keys * ld, share.d_k + key * ld);
+    std::copy_n(tiles.d_v, keys * ld, share.d_v + key * ld);
+    return;
   }
-  multiply_visible(see, tiles.q, ld, tiles.k_t, lds, dim, tiles.p, lds);
-  multiply_visible(see, tiles.d_y, ld, tiles.v_t, lds, dim, tiles.d_s, lds);
-  gradient_tile(a.shape, see, tiles.p, tiles.d_s, lds, tiles.lse + tile * kTileRows,
-                tiles.row_term + tile * kTileRows);
-  if (a.d_v) add_weighted_rows(see, tiles.p, lds, tiles.d_y, ld, dim, tiles.d_v, ld);
-  if (a.d_k) add_weighted_rows(see, tiles.d_s, lds, tiles.q, ld, dim, tiles.d_k, ld);
-  if (a.d_q) {
-    add_weighted_keys(see, tiles.d_s, lds, tiles.k, ld, dim, tiles.d_q + tile * kTileRows * ld, ld);
+  for (int64_t j = 0; j < keys; ++j) {
+    const RowPlace at{task.sequence * a.shape.kv_len + key + j, task.kv_head, 0};
+    if (a.d_k) write_row(tiles.d_k + j * ld, a.shape.scale, dim, head_of(a.d_k, at, dim));
+    if (a.d_v) write_row(tiles.d_v + j * ld, 1, dim, head_of(a.d_v, at, dim));
   }
 }
 
+// A tile of rows is loaded when its first keys come and stored after its last ones, so that memory
+// works while products are made.
 void attention_bwd_task(const AttentionBwd& a, const AttentionTask& task, const BwdTiles& tiles,
                         const BwdShare& share) {
-  const AttentionShape& shape = a.shape;
-  const int64_t dim = shape.head_dim, ld = padded(dim), lds = padded(kBwdKeys);
-  prepare_rows(a, task, tiles);
-  for (int64_t key = 0; key < shape.kv_len; key += kBwdKeys) {
-    const int64_t keys = std::min(kBwdKeys, shape.kv_len - key);
-    const int64_t kv_row = task.sequence * shape.kv_len + key, column = task.kv_head * dim;
-    std::fill_n(tiles.d_k, keys * ld, 0.0f);
-    std::fill_n(tiles.d_v, keys * ld, 0.0f);
-    bool packed = false;
+  for (int64_t key = 0; key < a.shape.kv_len; key += kBwdKeys) {
+    const int64_t keys = std::min(kBwdKeys, a.shape.kv_len - key);
+    bool first_rows = true;
     for (int64_t t = 0; t < a.split.tiles_of(task.part); ++t) {
-      const Visible see(shape, a.split.first_row(task.part, t), a.split.rows_of_tile(task.part, t),
-                        key, keys);
+      const Visible see(a.shape, a.split.first_row(task.part, t),
+                        a.split.rows_of_tile(task.part, t), key, keys);
       if (!see.any) continue;
-      if (!packed) {
-        transpose_rows(row_of(a.k, kv_row) + column, a.k.stride, keys, dim, tiles.k_t, lds);
-        transpose_rows(row_of(a.v, kv_row) + column, a.v.stride, keys, dim, tiles.v_t, lds);
-        for (int64_t j = 0; j < keys; ++j)
-          copy_row(row_of(a.k, kv_row + j) + column, dim, tiles.k + j * ld);
-        packed = true;
-      }
-      attention_bwd_tile(a, task, t, see, tiles);
+      if (first_rows) pack_keys(a, task, key, keys, tiles);
+      if (see.starts) start_tile(a, task, t, tiles);
+      attention_bwd_tile(a, see, t * kTileRows, first_rows, tiles);
+      if (see.ends) finish_tile(a, task, t, tiles);
+      first_rows = false;
     }
-    if (a.split.parts > 1) {
-      std::copy_n(tiles.d_k, keys * ld, share.d_k + key * ld);
-      std::copy_n(tiles.d_v, keys * ld, share.d_v + key * ld);
-      continue;
+    if (first_rows) {  // nobody saw these keys
+      std::fill_n(tiles.d_k, keys * padded(a.shape.head_dim), 0.0f);
+      std::fill_n(tiles.d_v, keys * padded(a.shape.head_dim), 0.0f);
     }
-    for (int64_t j = 0; j < keys; ++j) {
-      const RowPlace at{kv_row + j, task.kv_head, 0};
-      if (a.d_k) write_row(tiles.d_k + j * ld, shape.scale, dim, head_of(a.d_k, at, dim));
-      if (a.d_v) write_row(tiles.d_v + j * ld, 1, dim, head_of(a.d_v, at, dim));
-    }
-  }
-  for (int64_t r = 0; a.d_q && r < a.split.rows_of(task.part); ++r) {
-    const int64_t row = a.split.first_row(task.part, r / kTileRows) + r % kTileRows;
-    const RowPlace at = row_place(shape, task, row);
-    write_row(tiles.d_q + r * ld, shape.scale, dim, head_of(a.d_q, at, dim));
+    finish_keys(a, task, key, keys, tiles, share);
   }
 }
 
@@ -189,9 +199,8 @@ struct Scratch {
       BwdTiles t;
       for (float** keys_across : {&t.k_t, &t.v_t}) *keys_across = carve.floats(dim * lds);
       for (float** keys : {&t.k, &t.d_k, &t.d_v}) *keys = carve.floats(kBwdKeys * ld);
-      for (float** tile_rows : {&t.q, &t.d_y}) *tile_rows = carve.floats(kTileRows * ld);
       for (float** scores : {&t.p, &t.d_s}) *scores = carve.floats(kTileRows * lds);
-      t.d_q = carve.floats(rows * ld);
+      for (float** of_part : {&t.q, &t.d_y, &t.d_q}) *of_part = carve.floats(rows * ld);
       for (float** per_row : {&t.lse, &t.row_term}) *per_row = carve.floats(rows);
       tiles.push_back(t);
     }

@@ -32,23 +32,19 @@ struct SoftmaxRow {
   int64_t ldo;
 };
 
-template <bool kPartial, bool kSoftcap>
+template <bool kSoftcap>
 HWY_INLINE void softmax_row(const SoftmaxRow& row, float scale, float softcap) {
   const DF d;
-  const int64_t begin = row.first / kLanes * kLanes;
   const VF factor = set(kSoftcap ? scale / softcap : scale * kLog2e);
   VF top = set(kNothing);
-  for (int64_t j = begin; j < row.end; j += kLanes) {
+  for_seen(row.first, row.end, [&](int64_t j, auto seen) SIGNROUND_LAMBDA {
     VF t = hn::Mul(factor, hn::Load(d, row.s + j));
     if constexpr (kSoftcap) {
       t = hn::Mul(set(softcap * kLog2e), hn::Tanh(d, t));
       hn::Store(t, d, row.s + j);
     }
-    if constexpr (kPartial) {
-      t = hn::IfThenElse(lanes_between(j, row.first, row.end), t, set(kNothing));
-    }
-    top = hn::Max(top, t);
-  }
+    top = hn::Max(top, seen.or_else(t, kNothing));
+  });
   const float old_m = *row.m, new_m = std::max(old_m, hn::GetLane(hn::MaxOfLanes(d, top)));
   VF l = hn::Load(d, row.l);
   if (new_m != old_m) {
@@ -61,14 +57,13 @@ HWY_INLINE void softmax_row(const SoftmaxRow& row, float scale, float softcap) {
     *row.m = new_m;
   }
   const VF m = set(new_m);
-  for (int64_t j = begin; j < row.end; j += kLanes) {
+  for_seen(row.first, row.end, [&](int64_t j, auto seen) SIGNROUND_LAMBDA {
     VF t = hn::Load(d, row.s + j);
     if constexpr (!kSoftcap) t = hn::Mul(factor, t);
-    VF p = exp2_nonpositive(hn::Sub(t, m));
-    if constexpr (kPartial) p = hn::IfThenElseZero(lanes_between(j, row.first, row.end), p);
+    const VF p = seen.or_else(exp2_nonpositive(hn::Sub(t, m)), 0);
     hn::Store(p, d, row.s + j);
     l = hn::Add(l, p);
-  }
+  });
   hn::Store(l, d, row.l);
 }
 
@@ -76,43 +71,77 @@ HWY_INLINE void softmax_tile(const AttentionShape& shape, const Visible& see, fl
                              float* m, float* l, float* o, int64_t ldo) {
   for (int64_t r = 0; r < see.rows; ++r, s += lds, ++m, l += kLanes, o += ldo) {
     const SoftmaxRow row{s, see.first[r], see.end[r], m, l, o, whole_vectors(shape.head_dim)};
-    const bool partial = row.first % kLanes != 0 || row.end % kLanes != 0;
-    zero_unseen(s, row.first, row.end, see.keys);
+    zero_unseen(see, r, s);
     if (row.first >= row.end) continue;
     if (shape.softcap > 0) {
-      softmax_row<true, true>(row, shape.scale, shape.softcap);
-    } else if (partial) {
-      softmax_row<true, false>(row, shape.scale, 0);
+      softmax_row<true>(row, shape.scale, shape.softcap);
     } else {
-      softmax_row<false, false>(row, shape.scale, 0);
+      softmax_row<false>(row, shape.scale, 0);
     }
   }
 }
 
-void load_queries(const AttentionFwd& a, const AttentionTask& task, float* q) {
+void start_tile(const AttentionFwd& a, const AttentionTask& task, int64_t tile,
+                const FwdTiles& tiles, const FwdState& state) {
+  const int64_t dim = a.shape.head_dim, ld = padded(dim),
+                rows = a.split.rows_of_tile(task.part, tile);
+  const int64_t first = tile * kTileRows;
+  for (int64_t r = 0; r < rows; ++r) {
+    const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, tile) + r);
+    copy_row(head_of(a.q, at, dim), dim, tiles.q + (first + r) * ld);
+  }
+  std::fill_n(state.m + first, rows, kNothing);
+  std::fill_n(state.l + first * kLanes, rows * kLanes, 0.0f);
+}
+
+// Adds the chunks of one part, one state each, to the first one.
+void join_chunks(int64_t chunks, int64_t dim, int64_t r, const FwdState* states) {
+  const int64_t ld = padded(dim);
+  float m = kNothing;
+  for (int64_t c = 0; c < chunks; ++c) m = std::max(m, states[c].m[r]);
+  VF l = set(0);
+  float* o = states[0].o + r * ld;
+  bool any = false;
+  for (int64_t c = 0; c < chunks; ++c) {
+    if (states[c].m[r] == kNothing) continue;  // no key of this chunk is seen
+    const VF shrink = exp2_nonpositive(set(states[c].m[r] - m));
+    l = hn::MulAdd(shrink, hn::Load(DF(), states[c].l + r * kLanes), l);
+    for (int64_t j = 0; j < dim; j += kLanes) {
+      const VF own = hn::Mul(shrink, hn::Load(DF(), states[c].o + r * ld + j));
+      hn::Store(any ? hn::Add(own, hn::Load(DF(), o + j)) : own, DF(), o + j);
+    }
+    any = true;
+  }
+  states[0].m[r] = m;
+  hn::Store(l, DF(), states[0].l + r * kLanes);
+}
+
+// y and lse of a tile of rows from the sums over its keys, one state for each chunk of them.
+void attention_fwd_finish(const AttentionFwd& a, const AttentionTask& task, int64_t tile,
+                          const FwdState* states) {
   const int64_t dim = a.shape.head_dim;
-  for (int64_t t = 0; t < a.split.tiles_of(task.part); ++t) {
-    for (int64_t r = 0; r < a.split.rows_of_tile(task.part, t); ++r, q += padded(dim)) {
-      const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, t) + r);
-      copy_row(head_of(a.q, at, dim), dim, q);
-    }
+  for (int64_t i = 0; i < a.split.rows_of_tile(task.part, tile); ++i) {
+    const int64_t r = tile * kTileRows + i;
+    if (a.split.chunks > 1) join_chunks(a.split.chunks, dim, r, states);
+    const float sum = sum_lanes(hn::Load(DF(), states[0].l + r * kLanes));
+    const RowPlace at = row_place(a.shape, task, a.split.first_row(task.part, tile) + i);
+    write_row(states[0].o + r * padded(dim), 1 / sum, dim, head_of(a.y, at, dim));
+    if (a.lse != nullptr) a.lse[at.lse] = (states[0].m[r] + std::log2(sum)) * kLn2;
   }
 }
 
-// The rows of one part of an item against one chunk of its keys: leaves m, l and the sums O.
+// The rows of one part of an item against one chunk of its keys. A tile of rows is loaded when its
+// first keys come and stored after its last ones, so that memory works while products are made.
 void attention_fwd_task(const AttentionFwd& a, const AttentionTask& task, const FwdTiles& tiles,
                         const FwdState& state) {
   const AttentionShape& shape = a.shape;
   const int64_t dim = shape.head_dim, ld = padded(dim), lds = padded(kFwdKeys);
-  const int64_t rows = a.split.rows_of(task.part);
-  load_queries(a, task, tiles.q);
-  std::fill_n(state.m, rows, kNothing);
-  std::fill_n(state.l, rows * kLanes, 0.0f);
-  std::fill_n(state.o, rows * ld, 0.0f);
   // A single tile of rows reads the values once only: where they are whole vectors, in place.
   const bool copy_values = a.split.tiles_of(task.part) > 1 || dim % 16 != 0;
-  const int64_t end = std::min(shape.kv_len, (task.chunk + 1) * a.split.chunk_keys);
-  for (int64_t key = task.chunk * a.split.chunk_keys; key < end; key += kFwdKeys) {
+  const int64_t begin = task.chunk * a.split.chunk_keys;
+  const int64_t end = std::min(shape.kv_len, begin + a.split.chunk_keys);
+  if (a.split.chunks > 1) std::fill_n(state.m, kTileRows, kNothing);
+  for (int64_t key = begin; key < end; key += kFwdKeys) {
     const int64_t keys = std::min(kFwdKeys, end - key);
     const float* k = row_of(a.k, task.sequence * shape.kv_len + key) + task.kv_head * dim;
     const float* v = row_of(a.v, task.sequence * shape.kv_len + key) + task.kv_head * dim;
@@ -127,40 +156,16 @@ void attention_fwd_task(const AttentionFwd& a, const AttentionTask& task, const 
           copy_row(v + j * a.v.stride, dim, tiles.v + j * ld);
         packed = true;
       }
+      const bool starts = see.starts || key == begin;
+      if (starts) start_tile(a, task, t, tiles, state);
       const int64_t r = t * kTileRows;
       float* o = state.o + r * ld;
       multiply_visible(see, tiles.q + r * ld, ld, tiles.k, lds, dim, tiles.s, lds);
       softmax_tile(shape, see, tiles.s, lds, state.m + r, state.l + r * kLanes, o, ld);
-      add_weighted_keys(see, tiles.s, lds, copy_values ? tiles.v : v, copy_values ? ld : a.v.stride,
-                        dim, o, ld);
+      weigh_keys(see, tiles.s, lds, copy_values ? tiles.v : v, copy_values ? ld : a.v.stride, dim,
+                 o, ld, !starts);
+      if (see.ends && a.split.chunks == 1) attention_fwd_finish(a, task, t, &state);
     }
-  }
-}
-
-// Joins the chunks of one part, one state each, in the first one, and writes y and lse.
-void attention_fwd_finish(const AttentionFwd& a, const AttentionTask& task,
-                          const FwdState* states) {
-  const AttentionShape& shape = a.shape;
-  const int64_t dim = shape.head_dim, ld = padded(dim);
-  for (int64_t r = 0; r < a.split.rows_of(task.part); ++r) {
-    float m = kNothing;
-    for (int64_t c = 0; c < a.split.chunks; ++c) m = std::max(m, states[c].m[r]);
-    VF l = set(0);
-    float* o = states[0].o + r * ld;
-    for (int64_t c = 0; c < a.split.chunks; ++c) {
-      if (states[c].m[r] == kNothing) continue;
-      const VF shrink = exp2_nonpositive(set(states[c].m[r] - m));
-      l = hn::MulAdd(shrink, hn::Load(DF(), states[c].l + r * kLanes), l);
-      for (int64_t j = 0; j < dim; j += kLanes) {
-        const VF own = hn::Mul(shrink, hn::Load(DF(), states[c].o + r * ld + j));
-        hn::Store(c == 0 ? own : hn::Add(own, hn::Load(DF(), o + j)), DF(), o + j);
-      }
-    }
-    const float sum = sum_lanes(l);
-    const int64_t row = a.split.first_row(task.part, r / kTileRows) + r % kTileRows;
-    const RowPlace at = row_place(shape, task, row);
-    write_row(o, 1 / sum, dim, head_of(a.y, at, dim));
-    if (a.lse != nullptr) a.lse[at.lse] = (m + std::log2(sum)) * kLn2;
   }
 }
 
@@ -211,14 +216,13 @@ void attention_fwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v
         const AttentionTask task = attention_task(shape, split, t);
         const FwdState* state = &memory.states[size_t(split.chunks > 1 ? t : slot)];
         run_task(args, task, memory.tiles[size_t(slot)], *state);
-        if (split.chunks == 1) finish(args, task, state);
       }
     }
   });
   if (split.chunks == 1) return;
   parallel_for(split.items, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item)
-      finish(args, attention_task(shape, split, item * split.chunks),
+      finish(args, attention_task(shape, split, item * split.chunks), 0,
              &memory.states[size_t(item * split.chunks)]);
   });
 }

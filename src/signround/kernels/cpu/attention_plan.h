@@ -38,9 +38,6 @@ struct AttentionSplit {
   int64_t rows_of_tile(int64_t part, int64_t tile) const {
     return std::min(kTileRows, rows - first_row(part, tile));
   }
-  int64_t rows_of(int64_t part) const {
-    return (tiles_of(part) - 1) * kTileRows + rows_of_tile(part, tiles_of(part) - 1);
-  }
 };
 
 // Pieces per item, at most `most`, for which the slowest of `threads` threads ends first. One more
@@ -124,11 +121,11 @@ struct AttentionBwd {
   RowsIn d_y;
   RowsOut d_q, d_k, d_v;
 };
-// Scratch of a thread: keys and values both ways round, a tile of rows, and the rows of the part.
+// Scratch of a thread: a tile of keys, of their scores, and the rows of a part.
 struct BwdTiles {
   float *k_t, *v_t, *k, *d_k, *d_v;
-  float *q, *d_y, *p, *d_s;
-  float *d_q, *lse, *row_term;
+  float *p, *d_s;
+  float *q, *d_y, *d_q, *lse, *row_term;
 };
 // d_k and d_v of one part, where an item has several: to be added up.
 struct BwdShare {

@@ -1,0 +1,129 @@
+// Attention at the shapes of real models, every kernel of the table but the reference. The data is
+// larger than L2, and for the longer shapes larger than L3. Work is counted for the pairs of query
+// and key that the mask lets through: 4 operations per pair and value forward, 10 backward.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string>
+
+#include "bench/fma_peak.h"
+#include "signround/base/parallel.h"
+#include "signround/ops/attention.h"
+#include "signround/tensor/buffer.h"
+#include "signround/testing/random.h"
+
+namespace signround {
+namespace {
+
+struct Workload {
+  const char* name;
+  AttentionShape shape;
+};
+
+AttentionShape shape_of(int64_t batch, int64_t q_len, int64_t kv_len, int64_t heads,
+                        int64_t kv_heads, int64_t dim) {
+  return {batch, q_len, kv_len, heads, kv_heads, dim, 1 / std::sqrt(static_cast<float>(dim))};
+}
+
+std::vector<Workload> workloads() {
+  std::vector<Workload> list = {
+      {"SmolLM2-135M/len:256", shape_of(4, 256, 256, 9, 3, 64)},
+      {"SmolLM2-135M/len:2048", shape_of(1, 2048, 2048, 9, 3, 64)},
+      {"Llama-3-8B/len:2048", shape_of(1, 2048, 2048, 32, 8, 128)},
+      {"Gemma-2-2B/len:1024", shape_of(1, 1024, 1024, 8, 4, 256)},
+      {"Phi-3-mini/len:512", shape_of(1, 512, 512, 32, 32, 96)},
+      {"SmolLM2-135M/generate:1024", shape_of(1, 1, 1024, 9, 3, 64)},
+      {"Llama-3-8B/generate:8192", shape_of(1, 1, 8192, 32, 8, 128)},
+  };
+  list[3].shape.softcap = 50;
+  list[3].shape.window = 512;
+  return list;
+}
+
+double visible_pairs(const AttentionShape& s) {
+  double pairs = 0;
+  for (int64_t i = 0; i < s.q_len; ++i) pairs += static_cast<double>(s.end_key(i) - s.first_key(i));
+  return pairs * static_cast<double>(s.batch * s.heads);
+}
+
+// Random values in memory as the program has it (large pages).
+struct Values {
+  Values(int64_t n, uint64_t seed) : buffer(n * int64_t{sizeof(float)}), size(n) {
+    const auto block = testing::random_normal(std::min<int64_t>(n, 65536), seed);
+    for (int64_t i = 0; i < n; ++i) data()[i] = block[static_cast<size_t>(i) % block.size()];
+  }
+  float* data() { return buffer.as<float>(); }
+  Buffer buffer;
+  int64_t size;
+};
+
+struct Data {
+  explicit Data(const AttentionShape& s)
+      : q_cols(s.heads * s.head_dim),
+        kv_cols(s.kv_heads * s.head_dim),
+        q(s.batch * s.q_len * q_cols, 1),
+        k(s.batch * s.kv_len * kv_cols, 2),
+        v(s.batch * s.kv_len * kv_cols, 3),
+        d_y(q.size, 4),
+        y(q.size, 5),
+        d_q(q.size, 6),
+        d_k(k.size, 7),
+        d_v(k.size, 8),
+        lse(s.batch * s.heads * s.q_len, 9) {}
+  int64_t q_cols, kv_cols;
+  Values q, k, v, d_y, y, d_q, d_k, d_v, lse;
+};
+
+void run(benchmark::State& state, const AttentionKernel& kernel, const AttentionShape& s, bool fwd,
+         bool bwd, double peak) {
+  Data d(s);
+  Buffer scratch(std::max(kernel.scratch_bytes(s, false), kernel.scratch_bytes(s, true)));
+  const RowsIn q{d.q.data(), d.q_cols}, k{d.k.data(), d.kv_cols}, v{d.v.data(), d.kv_cols};
+  const RowsOut y{d.y.data(), DType::kF32, d.q_cols}, d_q{d.d_q.data(), DType::kF32, d.q_cols},
+      d_k{d.d_k.data(), DType::kF32, d.kv_cols}, d_v{d.d_v.data(), DType::kF32, d.kv_cols};
+  kernel.fwd(s, q, k, v, y, d.lse.data(), scratch.data());
+  for (auto _ : state) {
+    if (fwd) kernel.fwd(s, q, k, v, y, d.lse.data(), scratch.data());
+    if (bwd)
+      kernel.bwd(s, q, k, v, {d.y.data(), DType::kF32, d.q_cols}, d.lse.data(),
+                 {d.d_y.data(), d.q_cols}, d_q, d_k, d_v, scratch.data());
+  }
+  const double work = visible_pairs(s) * static_cast<double>(s.head_dim * (4 * fwd + 10 * bwd));
+  const double times = static_cast<double>(state.iterations());
+  state.counters["GFLOP/s"] = benchmark::Counter(work * times * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["of_peak"] = benchmark::Counter(work * times / peak, benchmark::Counter::kIsRate);
+  if (s.q_len == 1) {
+    const double bytes = 2.0 * sizeof(float) * static_cast<double>(d.k.size);
+    state.counters["GB/s"] = benchmark::Counter(bytes * times * 1e-9, benchmark::Counter::kIsRate);
+  }
+}
+
+}  // namespace
+}  // namespace signround
+
+int main(int argc, char** argv) {
+  using namespace signround;
+  const double peak = fma_peak();
+  std::printf("%d threads, fused multiply-add peak %.1f GFLOP/s\n", num_threads(), peak * 1e-9);
+  for (const AttentionKernel& kernel : attention_kernels()) {
+    if (kernel.name == "ref" || kernel.why_not() != nullptr) continue;
+    for (const Workload& w : workloads()) {
+      for (int pass : {1, 2, 3}) {
+        if (w.shape.q_len == 1 && pass != 1) continue;
+        const char* passes[] = {"", "fwd", "bwd", "fwd+bwd"};
+        const std::string name = std::string("attention/kernel:") + std::string(kernel.name) + "/" +
+                                 w.name + "/" + passes[pass];
+        benchmark::RegisterBenchmark(
+            name.c_str(),
+            [=](benchmark::State& state) { run(state, kernel, w.shape, pass & 1, pass & 2, peak); })
+            ->UseRealTime()
+            ->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
