@@ -2,6 +2,7 @@
 # its end. SIGNROUND is the program; TESTDATA, MAKE_MODEL, JSON_VALUE, FILE_FAULT: see CMakeLists.txt.
 set -euo pipefail
 export LC_ALL=C
+export OMP_WAIT_POLICY=passive  # threads that wait leave the processor to the tests beside this one
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
