@@ -12,6 +12,8 @@ namespace {
 
 constexpr const char* kWhere = "decode";
 
+constexpr int64_t kMaxSide = 1 << 28;  // keeps every product of sides and bits far from overflow
+
 // Rows that are worth a thread of their own.
 int64_t grain(int64_t in) { return (1 << 16) / std::max<int64_t>(in, 1) + 1; }
 
@@ -35,6 +37,7 @@ void check_tensor(const RawLayer& layer, const RawTensor& t, const char* suffix,
   if (!integer && !real) corrupt(label(t), ", expected F16, BF16 or F32");
   for (int64_t side : t.info.shape) {
     if (side <= 0) corrupt(label(t), ", expected no empty side");
+    if (side > kMaxSide) corrupt(label(t), ", expected sides of at most ", kMaxSide);
   }
 }
 

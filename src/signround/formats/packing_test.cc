@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <iterator>
 
 #include "signround/base/error.h"
 #include "signround/formats/decode.h"
@@ -233,6 +234,51 @@ TEST(Packing, ProblemsNameEveryReason) {
             std::string::npos);
   EXPECT_NE(awq->problems({4, 32, Symmetry::kAsym, DType::kF16}, 64, 64).find("has one, here 64"),
             std::string::npos);
+}
+
+// Sound layers with up to three random changes to their headers, and random bytes: read or refused,
+// never out of bounds (the sanitizers watch).
+TEST(Packing, HeadersOfAnyShapeAreReadOrRefused) {
+  PythonRandom random(77);
+  constexpr int64_t kSides[] = {0, 1, 2, 3, 4, 8, 12, 32, 64, 96, int64_t{1} << 62, -1};
+  constexpr DType kTypes[] = {DType::kI32,  DType::kU32, DType::kF16,
+                              DType::kBF16, DType::kF32, DType::kI64};
+  constexpr const char* kNames[] = {"auto_round", "gptq_v1", "gptq_v2", "awq"};
+  int read = 0, refused = 0;
+  for (int trial = 0; trial < 5000; ++trial) {
+    const int bits[] = {2, 3, 4, 8};
+    const int64_t groups[] = {-1, 32, 128};
+    const QuantScheme scheme{bits[random.below(4)], groups[random.below(3)], Symmetry::kAsym,
+                             DType::kF16};
+    const FormatLayer layer{"l", scheme, 32 + 32 * int64_t(random.below(2)),
+                            32 + 32 * int64_t(random.below(3))};
+    const auto format = make_format(kNames[random.below(4)], model_of(layer));
+    std::vector<PackedTensor> tensors;
+    for (const TensorInfo& info : format->tensors(layer)) tensors.push_back({info, {}});
+    for (uint64_t changes = random.below(4); changes > 0; --changes) {
+      TensorInfo& info = tensors[random.below(tensors.size())].info;
+      const uint64_t what = random.below(8);
+      if (what == 0) info.dtype = kTypes[random.below(std::size(kTypes))];
+      if (what == 1) info.shape.push_back(1);
+      if (what > 1 && !info.shape.empty())
+        info.shape[random.below(info.shape.size())] = kSides[random.below(std::size(kSides))];
+    }
+    for (PackedTensor& t : tensors) {
+      int64_t size = size_of(t.info.dtype);
+      for (int64_t side : t.info.shape) size = side < 0 || side > 4096 ? 0 : size * side;
+      t.bytes.assign(static_cast<size_t>(size),
+                     std::byte{static_cast<unsigned char>(random.next_u32() & 0x3b)});
+    }
+    try {
+      decode_linear(format->packing(), scheme, raw_layer("l", tensors));
+      ++read;
+    } catch (const Error& error) {
+      ASSERT_EQ(error.kind(), ErrorKind::kCorruptFile) << error.what();
+      ++refused;
+    }
+  }
+  EXPECT_GT(read, 100);
+  EXPECT_GT(refused, 100);
 }
 
 TEST(Packing, FakeWritesTheWeightsInTheDtypeOfTheSource) {
