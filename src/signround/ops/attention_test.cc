@@ -356,6 +356,28 @@ TEST_P(Attention, EveryThreadCountIsRightAndGivesTheSameBitsEveryTime) {
   }
 }
 
+// Two keys with scores 0 and -x, values 0 and 1: y = e^-x / (1 + e^-x). Relative to that, the
+// exponent is rounded twice (x eps in all), 2^x is below 1 ulp off (eps), and the sum, its inverse
+// and the product with it are rounded (3 eps / 2).
+TEST_P(Attention, WeightsAreWithinAFewRoundings) {
+  AttentionShape s = make_shape(2000, 1, 2, 1, 1, 1);
+  Tensors<float> t = random_tensors(s, 0);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    t.q.at(b, 0) = 1;
+    t.k.at(2 * b, 0) = 0;
+    t.k.at(2 * b + 1, 0) = -0.0015f * static_cast<float>(b);
+    t.v.at(2 * b, 0) = 0;
+    t.v.at(2 * b + 1, 0) = 1;
+  }
+  on_every_target([&](const AttentionKernel& kernel) {
+    const Result<float> r = run<float>(kernel, s, t, 0);
+    for (int64_t b = 0; b < s.batch; ++b) {
+      const double x = -double(t.k.at(2 * b + 1, 0)), want = 1 / (1 + std::exp(x));
+      ASSERT_NEAR(r.y.at(b, 0), want, want * kEps * (x + 2.5)) << "x " << x;
+    }
+  });
+}
+
 TEST_P(Attention, HugeAndTinyScoresGiveFiniteResults) {
   on_every_target([](const AttentionKernel& kernel) {
     for (double sigma : {1e-15, 1e4, 1e15}) {  // scores of 1e-30 to 1e30
