@@ -24,7 +24,7 @@ struct Architecture {
   float embedding_scale = 1;  // Gemma multiplies embeddings
   bool tied = false;          // the head multiplies with the embedding
   std::function<Graph(int64_t)> block;  // records block i: (tokens, hidden) -> (tokens, hidden)
-  std::string head_name;  // the head's linear layer, as LinearParam names it
+  std::string head_name;                // the head's linear layer, as LinearParam names it
   // Records final norm and a head of this name: (tokens, hidden) -> (tokens, vocab) logits.
   std::function<Graph(const std::string& head_name)> write_head;
   Graph head() const { return write_head(head_name); }
@@ -44,7 +44,8 @@ std::span<const Family> families();
 // Error{kUnsupported} for an unknown model_type, naming it and those that work; Error{kCorruptFile}
 // for a config that lacks or contradicts what its family needs.
 Architecture read_architecture(const nlohmann::json& config);
-// The same for a checkpoint: where embedding and head are tied, either tensor may be the one that the file holds.
+// The same for a checkpoint: where embedding and head are tied, either tensor may be the one that
+// the file holds.
 Architecture read_architecture(const Checkpoint& checkpoint);
 
 // The llama-like family: Llama 2 to 3.2, Mistral, Qwen2, Qwen2.5, Qwen3 and others that differ by

@@ -1,4 +1,5 @@
-// Matrix products: checks, choice of kernel, and the measurement that decides in which precision they run.
+// Matrix products: checks, choice of kernel, and the measurement that decides in which precision
+// they run.
 #pragma once
 
 #include <memory>
@@ -11,18 +12,20 @@ namespace signround {
 using kernels::MatmulPlan;
 using kernels::MatmulSpec;
 
-// A product of fixed shape. Error{kInvalidArgument} for sizes or strides that do not fit each other.
+// A product of fixed shape. Error{kInvalidArgument} for sizes or strides that do not fit each
+// other.
 std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& spec);
 // The row of the kernel table that make_matmul takes: "onednn" or "ref".
 std::string matmul_kernel_name();
 
 // What this machine's products reach, measured in about a tenth of a second.
 struct ComputeRates {
-  double f32 = 0, bf16 = 0;  // floating-point operations per second, multiply and add counted as two
+  double f32 = 0,
+         bf16 = 0;  // floating-point operations per second, multiply and add counted as two
 };
 const ComputeRates& compute_rates();  // measured at the first call
-// The faster precision: bf16 only where it is at least 1.2 times as fast as f32, so that noise cannot flip the choice
-// on machines where the two are close.
+// The faster precision: bf16 only where it is at least 1.2 times as fast as f32, so that noise
+// cannot flip the choice on machines where the two are close.
 DType fastest_compute_dtype();
 
 }  // namespace signround
