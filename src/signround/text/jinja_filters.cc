@@ -341,39 +341,6 @@ Value file_size(Runtime& runtime, const Args& args) {
   return Value::string(runtime, buffer);
 }
 
-Value strip_tags(Runtime& runtime, const Args& args) {
-  const Params params(runtime, "striptags", args, {"value"}, 1);
-  const std::string text = to_str(runtime, params[0]);
-  std::string plain;
-  for (size_t at = 0; at < text.size();) {
-    const bool comment = text.compare(at, 4, "<!--") == 0;
-    const size_t end = text[at] != '<' ? std::string::npos
-                       : comment       ? text.find("-->", at)
-                                       : text.find('>', at);
-    if (end == std::string::npos) {
-      plain += text[at++];
-    } else {
-      at = end + (comment ? 3 : 1);
-    }
-    runtime.step();
-  }
-  std::string out;
-  for (size_t at = 0; at < plain.size();) {
-    const size_t start = at;
-    if (!is_space(next_code_point(plain, at)))
-      out.append(plain, start, at - start);
-    else if (out.empty() || out.back() != ' ')
-      out += ' ';
-  }
-  constexpr std::pair<std::string_view, std::string_view> kEntities[] = {
-      {"&lt;", "<"},   {"&gt;", ">"},    {"&#39;", "'"},
-      {"&#34;", "\""}, {"&quot;", "\""}, {"&amp;", "&"}};
-  std::string result(strip(out, true, true));
-  for (const auto& [entity, character] : kEntities)
-    result = replace_text(runtime, result, entity, character, -1);
-  return Value::string(runtime, std::move(result));
-}
-
 Value attribute(Runtime& runtime, const Args& args) {
   const Params params(runtime, "attr", args, {"obj", "name"}, 2);
   if (params[0].is_undefined()) fail_undefined(runtime, params[0]);
@@ -446,7 +413,6 @@ Filter find_filter(std::string_view name) {
       {"slice", filters::slice},
       {"sort", filters::sort},
       {"string", string},
-      {"striptags", strip_tags},
       {"sum", filters::sum},
       {"title", converted<title>},
       {"tojson", to_json},

@@ -174,7 +174,7 @@ Value to_json(Runtime& runtime, const Args& args) {
   style.sort_keys = params.flag(4, false);
   if (params.given(2)) {
     style.indented = true;
-    style.item_separator = ",";
+    style.item_separator.resize(1);
     if (params[2].is_string()) {
       style.indent = params[2].text();
     } else {

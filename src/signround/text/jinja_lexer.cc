@@ -37,7 +37,9 @@ void append_escape(std::string& out,
 class Lexer {
  public:
   Lexer(const std::string& where, std::string_view source)
-      : where_(where), source_(normalize_lines(source)) {
+      : where_(where), source_(normalize_lines(source.substr(0, kMaxSourceBytes))) {
+    if (source.size() > kMaxSourceBytes)
+      error("the template has ", source.size(), " bytes, at most ", kMaxSourceBytes, " expected");
     if (const size_t bad = find_invalid_utf8(source_); bad != std::string::npos) {
       at_ = bad;
       error("the template is not valid UTF-8");

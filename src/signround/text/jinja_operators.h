@@ -37,7 +37,7 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
 int64_t resolve_index(Int index, int64_t length);
 Value substring(Runtime& runtime, const StringObject& text, int64_t begin, int64_t end);
 
-// str.format, the % operator on strings, and JSON (jinja_format.cc, jinja_json.cc).
+// str.format and the % operator on strings.
 // What is put into a format that is marked as safe HTML is escaped.
 std::string format_percent(Runtime& runtime, const StringObject& format, const Value& args);
 std::string format_braces(Runtime& runtime, const StringObject& format, const Args& args);

@@ -28,6 +28,7 @@ struct Limits {
   int64_t string_bytes = 64 << 20;  // of one string, and of the output
   int depth = 1000;                 // of nested evaluation: expressions, blocks, macro calls
 };
+inline constexpr size_t kMaxSourceBytes = 1 << 20;  // of a template; known ones have up to 30 KB
 inline constexpr int kMaxValueDepth = 200;       // of lists in lists, iterators over iterators, ...
 inline constexpr int kMaxSyntaxDepth = 200;      // of brackets and blocks in the source
 inline constexpr int kMaxExpressionDepth = 500;  // of operators: a + b + c has 3 levels
