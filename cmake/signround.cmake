@@ -25,17 +25,17 @@ function(signround_test folder)
   endif()
   add_executable(${folder}_test ${ARG_SOURCES})
   target_link_libraries(${folder}_test PRIVATE signround_${folder} signround_testing ${ARG_DEPS} GTest::gtest_main)
-  target_compile_definitions(${folder}_test PRIVATE SIGNROUND_TESTDATA="${PROJECT_SOURCE_DIR}/testdata")
   signround_flags(${folder}_test)
   gtest_discover_tests(${folder}_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 300)
 endfunction()
 
 function(signround_flags target)
-  target_compile_options(${target} PRIVATE -fno-math-errno -ffp-contract=off)
-  if(SIGNROUND_DEVELOPER)
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror
-      # Designated initializers leave fields out on purpose; GCC 12 sees overlaps in std::string that are not there.
-      -Wno-missing-field-initializers -Wno-restrict)
+  # The same flags with and without tests, so that the objects of the program and of its tests are the same ones.
+  target_compile_options(${target} PRIVATE -fno-math-errno -ffp-contract=off -Wall -Wextra -Wshadow -Wnon-virtual-dtor
+    # Designated initializers leave fields out on purpose; GCC 12 sees overlaps in std::string that are not there.
+    -Wno-missing-field-initializers -Wno-restrict)
+  if(SIGNROUND_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
   endif()
   if(SIGNROUND_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)

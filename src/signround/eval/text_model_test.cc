@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "signround/io/file.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -14,7 +15,7 @@ namespace fs = std::filesystem;
 
 std::vector<std::string> golden_models() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(SIGNROUND_TESTDATA) / "models"))
+  for (const auto& entry : fs::directory_iterator(testing::testdata() / "models"))
     if (fs::exists(entry.path() / "golden.json")) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
@@ -24,7 +25,7 @@ class GoldenModel : public ::testing::TestWithParam<std::string> {};
 
 // Largest difference 1e-4 of the logits' range: f32 sums in another order, through two blocks.
 TEST_P(GoldenModel, LogitsEqualTransformers) {
-  const fs::path folder = fs::path(SIGNROUND_TESTDATA) / "models" / GetParam();
+  const fs::path folder = testing::testdata() / "models" / GetParam();
   const auto golden =
       nlohmann::json::parse(read_text_file("test", folder / "golden.json", 1 << 20));
   const auto tokens = golden["tokens"].get<std::vector<int32_t>>();

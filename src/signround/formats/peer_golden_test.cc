@@ -7,6 +7,7 @@
 #include "signround/formats/decode.h"
 #include "signround/formats/format.h"
 #include "signround/io/safetensors.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -28,7 +29,7 @@ constexpr Variant kVariants[] = {
 
 class PeerFile {
  public:
-  PeerFile() : file_(SIGNROUND_TESTDATA "/formats/packed.safetensors") {}
+  PeerFile() : file_(testing::testdata() / "formats/packed.safetensors") {}
   bool has(const std::string& name) const { return file_.find(name).has_value(); }
   std::vector<std::byte> bytes(const std::string& name) const {
     const auto span = file_.bytes(file_.find(name).value());

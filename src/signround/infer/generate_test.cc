@@ -8,13 +8,14 @@
 #include <limits>
 
 #include "signround/testing/expect_error.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
 
 struct TinyModel {
   std::unique_ptr<Checkpoint> checkpoint =
-      open_hf_checkpoint(std::filesystem::path(SIGNROUND_TESTDATA) / "models" / "qwen3");
+      open_hf_checkpoint(testing::testdata() / "models" / "qwen3");
   Generator generator{*checkpoint, DType::kF32};
 };
 

@@ -7,6 +7,7 @@
 
 #include "signround/io/safetensors.h"
 #include "signround/tensor/dtype.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -18,7 +19,7 @@ constexpr GgmlType kQuantized[] = {GgmlType::kQ4_0, GgmlType::kQ4_1,  GgmlType::
 
 // scripts/make_gguf_blocks_golden.py; equal bit for bit, so no tolerance.
 TEST(GgufBlocks, AreWorthWhatTheReferenceSays) {
-  const SafetensorsFile golden(std::string(SIGNROUND_TESTDATA) + "/io/gguf_blocks.safetensors");
+  const SafetensorsFile golden(testing::testdata().string() + "/io/gguf_blocks.safetensors");
   for (GgmlType type : kQuantized) {
     const std::string name(info_of(type).name);
     ASSERT_TRUE(golden.find(name + ".blocks") && golden.find(name + ".values")) << name;

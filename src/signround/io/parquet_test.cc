@@ -7,6 +7,7 @@
 #include "signround/base/error.h"
 #include "signround/base/random.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -16,7 +17,7 @@ using Rows = std::vector<Strings>;
 
 // pyarrow 26.0.1 wrote the files: scripts/make_parquet_fixtures.py.
 std::string fixture(const std::string& name) {
-  return testing::read_file(std::string(SIGNROUND_TESTDATA) + "/parquet/" + name);
+  return testing::read_file(testing::testdata().string() + "/parquet/" + name);
 }
 
 Rows read_bytes(const std::string& bytes, std::string_view column) {

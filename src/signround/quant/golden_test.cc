@@ -15,6 +15,7 @@
 #include "signround/quant/opt_rtn.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/signround.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -30,7 +31,7 @@ struct Case {
 };
 
 std::vector<Case> cases_of(const std::string& kind) {
-  const std::string stem = std::string(SIGNROUND_TESTDATA) + "/quant/auto_round";
+  const std::string stem = testing::testdata().string() + "/quant/auto_round";
   std::ifstream json(stem + ".json"), bin(stem + ".bin", std::ios::binary);
   const nlohmann::json file = nlohmann::json::parse(json);
   const std::vector<char> bytes((std::istreambuf_iterator<char>(bin)), {});

@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/testing/testdata.h"
 #include "signround/text/number_tokenizer.h"
 
 namespace signround {
@@ -177,7 +178,7 @@ TEST(Calibration, TheSeedDecidesTheOrderAndTheHash) {
 }
 
 TEST(Calibration, MakesTheRowsThatAutoRoundMakes) {
-  const std::string folder = std::string(SIGNROUND_TESTDATA) + "/calibration/";
+  const std::string folder = testing::testdata().string() + "/calibration/";
   const auto golden = nlohmann::json::parse(testing::read_file(folder + "auto_round.json"));
   ASSERT_EQ(golden["cases"].size(), 10u);
   for (const auto& one : golden["cases"]) {

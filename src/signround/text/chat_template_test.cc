@@ -8,6 +8,7 @@
 #include "signround/base/hash.h"
 #include "signround/testing/expect_error.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -57,7 +58,7 @@ std::string digest(const ChatTemplate& chat, const Json& conversation, bool gene
 }
 
 TEST(ChatTemplate, RendersAllConversationsAsTransformersDoes) {
-  const std::filesystem::path folder = SIGNROUND_TESTDATA "/chat_templates";
+  const std::filesystem::path folder = testing::testdata() / "chat_templates";
   std::ifstream conversations_file(folder / "conversations.json"),
       goldens_file(folder / "goldens.json");
   const Json conversations = Json::parse(conversations_file), goldens = Json::parse(goldens_file);

@@ -10,6 +10,7 @@
 #include "signround/base/random.h"
 #include "signround/testing/http_server.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/testing/testdata.h"
 #include "signround/text/calibration.h"
 #include "signround/text/dataset_registry.h"
 #include "signround/text/number_tokenizer.h"
@@ -145,7 +146,7 @@ TEST_F(HubDataset, IsDownloadedAndShuffledAsDatasetsDoes) {
 
 TEST_F(HubDataset, AnyOtherDataSetIsReadByItsParquetFiles) {
   id = "someone/texts";
-  const std::string folder = std::string(SIGNROUND_TESTDATA) + "/parquet/";
+  const std::string folder = testing::testdata().string() + "/parquet/";
   files = {{"part/train-00000-of-00001.parquet", read_file(folder + "dictionary_snappy.parquet")}};
   const auto source = open_dataset(parse_dataset_specs("someone/texts:config=part")[0]);
   EXPECT_EQ(source.documents.items.size() + source.documents.not_text, 300u);

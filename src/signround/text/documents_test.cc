@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/testing/testdata.h"
 
 namespace signround {
 namespace {
@@ -75,13 +76,13 @@ TEST(Documents, TextPiecesEndBehindBlankLinesAndGiveTheFileAgain) {
 DocumentSet read_fixture(const std::string& name, const DocumentFields& fields = {},
                          const DocumentLimits& limits = {}) {
   DocumentSet out;
-  read_documents(std::string(SIGNROUND_TESTDATA) + "/parquet/" + name, fields, limits, out);
+  read_documents(testing::testdata().string() + "/parquet/" + name, fields, limits, out);
   return out;
 }
 
 TEST(Documents, ParquetRowsAreReadAsOtherRows) {
   const auto table = nlohmann::ordered_json::parse(
-      testing::read_file(std::string(SIGNROUND_TESTDATA) + "/parquet/rows.json"));
+      testing::read_file(testing::testdata().string() + "/parquet/rows.json"));
   Strings want;
   int64_t nulls = 0;
   for (const auto& text : table["text"]) {

@@ -8,6 +8,7 @@
 
 #include "signround/base/error.h"
 #include "signround/testing/expect_error.h"
+#include "signround/testing/testdata.h"
 #include "signround/text/jinja_unicode.h"
 
 namespace signround::jinja {
@@ -41,7 +42,7 @@ std::string repeat(const std::string& text, int count) {
 }
 
 TEST(JinjaTemplate, RendersAllSnippetsAsJinjaDoes) {
-  std::ifstream file(SIGNROUND_TESTDATA "/jinja/snippets.json");
+  std::ifstream file(testing::testdata() / "jinja/snippets.json");
   const Json goldens = Json::parse(file);
   int count = 0;
   for (const Json& group : goldens["groups"]) {

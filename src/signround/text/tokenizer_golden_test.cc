@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "signround/testing/testdata.h"
 #include "signround/text/tokenizer.h"
 
 namespace signround {
@@ -23,7 +24,7 @@ std::string read_file(const fs::path& path) {
 
 std::vector<std::string> golden_names() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(SIGNROUND_TESTDATA) / "tokenizers"))
+  for (const auto& entry : fs::directory_iterator(testing::testdata() / "tokenizers"))
     if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
   std::sort(names.begin(), names.end());
   return names;
@@ -32,7 +33,7 @@ std::vector<std::string> golden_names() {
 class TokenizerGolden : public ::testing::TestWithParam<std::string> {
  protected:
   TokenizerGolden() {
-    const fs::path base = fs::path(SIGNROUND_TESTDATA) / "tokenizers" / GetParam();
+    const fs::path base = testing::testdata() / "tokenizers" / GetParam();
     tokenizer_ = Tokenizer::from_json(read_file(base.string() + ".json"));
     std::istringstream lines(read_file(base.string() + ".jsonl"));
     for (std::string line; std::getline(lines, line);)
