@@ -1,5 +1,7 @@
 #include "signround/base/error.h"
 
+#include <sstream>
+
 namespace signround {
 
 int exit_code(ErrorKind kind) {
@@ -26,6 +28,13 @@ int exit_code(ErrorKind kind) {
       return 130;
   }
   return 1;
+}
+
+void fail_with(ErrorKind kind, const char* where, std::initializer_list<ErrorPart> parts) {
+  std::ostringstream text;
+  text << '[' << where << "] ";
+  for (const ErrorPart& part : parts) text << part;
+  throw Error(kind, text.str());
 }
 
 }  // namespace signround

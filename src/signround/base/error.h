@@ -1,7 +1,8 @@
 // The one exception type of the program. Lowest layer: knows no tensor and no file format.
 #pragma once
 
-#include <sstream>
+#include <initializer_list>
+#include <ostream>
 #include <stdexcept>
 #include <string>
 
@@ -35,20 +36,42 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
+// A piece of an error's text: anything with operator<<. Refers to it, so it must outlive the call.
+// Knows no type, so that the hundreds of combinations of pieces cost no code of their own.
+class ErrorPart {
+ public:
+  ErrorPart(const char* text)
+      : value_(text),
+        write_([](std::ostream& out, const void* v) { out << static_cast<const char*>(v); }) {}
+  template <class T>
+  ErrorPart(const T& value)
+      : value_(&value),
+        write_([](std::ostream& out, const void* v) { out << *static_cast<const T*>(v); }) {}
+  friend std::ostream& operator<<(std::ostream& out, const ErrorPart& part) {
+    part.write_(out, part.value_);
+    return out;
+  }
+
+ private:
+  const void* value_;
+  void (*write_)(std::ostream&, const void*);
+};
+
+[[noreturn]] void fail_with(ErrorKind kind, const char* where,
+                            std::initializer_list<ErrorPart> parts);
+
 // Throws Error{kind, "[where] parts..."}; parts are streamed one after the other.
 template <class... Parts>
-[[noreturn]] void fail(ErrorKind kind, const char* where, const Parts&... parts) {
-  std::ostringstream text;
-  text << '[' << where << "] ";
-  (text << ... << parts);
-  throw Error(kind, text.str());
+[[noreturn, gnu::always_inline]] inline void fail(ErrorKind kind, const char* where,
+                                                  const Parts&... parts) {
+  fail_with(kind, where, {ErrorPart(parts)...});
 }
 
 // A precondition that a caller's input can break: fails with kInvalidArgument unless ok.
 template <class... Parts>
-void require(bool ok, const char* where, const Parts&... parts) {
+[[gnu::always_inline]] inline void require(bool ok, const char* where, const Parts&... parts) {
   if (!ok) [[unlikely]]
-    fail(ErrorKind::kInvalidArgument, where, parts...);
+    fail_with(ErrorKind::kInvalidArgument, where, {ErrorPart(parts)...});
 }
 
 }  // namespace signround

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <sstream>
 
 #include "signround/base/error.h"
 
