@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "signround/base/error.h"
 #include "signround/io/atomic_file.h"
 
@@ -25,6 +27,20 @@ std::string differences(const ordered_json& old, const ordered_json& now) {
   return text;
 }
 
+bool is_list_of_texts(const ordered_json& value) {
+  return value.is_array() &&
+         std::all_of(value.begin(), value.end(), [](const auto& v) { return v.is_string(); });
+}
+
+// What every reader of a line may rely on.
+bool is_finished_block(const ordered_json& entry) {
+  const auto index = entry.find("index");
+  const auto best = entry.find("best_iteration");
+  return index != entry.end() && index->is_number_integer() && entry.contains("hashes") &&
+         is_list_of_texts(entry["hashes"]) && (best == entry.end() || best->is_number_integer()) &&
+         (!entry.contains("degradations") || is_list_of_texts(entry["degradations"]));
+}
+
 }  // namespace
 
 Journal Journal::open(const std::filesystem::path& path, const ordered_json& settings) {
@@ -45,6 +61,9 @@ Journal Journal::open(const std::filesystem::path& path, const ordered_json& set
       }
       start = end + 1;
       if (line > 0) {
+        if (!is_finished_block(entry))
+          fail(ErrorKind::kCorruptFile, "journal", path.string(), ":", line + 1,
+               " does not describe a finished block; --restart begins anew");
         journal.finished_.push_back(entry);
       } else if (entry != settings) {
         fail(ErrorKind::kBusy, "journal", path.parent_path().parent_path().string(),

@@ -83,5 +83,18 @@ TEST(Journal, SaysWhichLineIsBroken) {
                         [&] { Journal::open(folder / "journal", kSettings); });
 }
 
+TEST(Journal, RefusesLinesOfOtherTypesThanItWrites) {
+  TempDir folder;
+  for (const char* line : {"{}", R"({"index": "0", "hashes": []})", R"({"index": 0})",
+                           R"({"index": 0, "hashes": [1]})", R"({"index": 0, "hashes": "ab"})",
+                           R"({"index": 0, "hashes": [], "degradations": 3})",
+                           R"({"index": 0, "hashes": [], "best_iteration": "x"})"}) {
+    write_file(folder / "journal", kSettings.dump() + "\n" + line + "\n");
+    SCOPED_TRACE(line);
+    testing::expect_error(ErrorKind::kCorruptFile, "journal:2",
+                          [&] { Journal::open(folder / "journal", kSettings); });
+  }
+}
+
 }  // namespace
 }  // namespace signround
