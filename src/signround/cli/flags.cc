@@ -331,7 +331,8 @@ std::string Flags::help() const {
       about += ")";
     }
     // 0 means "not given" for numbers, and the help text says what that does.
-    if (!flag.default_text.empty() && flag.default_text != "0") about += " [" + flag.default_text + "]";
+    if (!flag.default_text.empty() && flag.default_text != "0" && flag.default_text != "-1")
+      about += " [" + flag.default_text + "]";
     if (!flag.info.aliases.empty()) {
       about += "; also";
       for (auto alias : flag.info.aliases) about += " --" + std::string(alias);

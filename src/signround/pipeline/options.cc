@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "signround/base/error.h"
 #include "signround/formats/format.h"
@@ -19,6 +20,21 @@ QuantScheme QuantizeOptions::quant_scheme() const {
   return result;
 }
 
+QuantizeOptions QuantizeOptions::resolved() const {
+  QuantizeOptions r = *this;
+  const bool few_bits = quant_scheme().bits <= 3;
+  const bool own = recipe == "auto";
+  if (r.scales.empty()) r.scales = own ? "free" : "range";
+  if (r.start.empty()) r.start = r.scales == "free" ? "searched" : "nearest";
+  if (r.iters < 0)
+    r.iters = recipe == "best" ? 1000 : recipe == "light" || (own && !few_bits) ? 50 : 200;
+  if (r.nsamples == 0) r.nsamples = recipe == "best" ? 512 : 128;
+  if (r.lr == 0 && recipe == "light") r.lr = 5e-3;
+  // Measured at 50 and 200 steps (docs/accuracy.md): 0.02 and 0.01.
+  if (r.lr == 0 && r.scales == "free") r.lr = 0.01 * std::sqrt(200.0 / std::max(r.iters, 1));
+  return r;
+}
+
 std::vector<std::string> QuantizeOptions::problems() const {
   std::vector<std::string> found;
   try {
@@ -29,6 +45,9 @@ std::vector<std::string> QuantizeOptions::problems() const {
                     [](const std::string& f) { return f != "fake"; }))
       found.push_back("--scale-dtype " + scale_dtype +
                       ": packed formats hold float16 scales; use --format fake or leave it out");
+    if (const auto all = resolved(); all.start == "searched" && all.scales != "free")
+      found.push_back(
+          "--start searched needs --scales free: range factors begin at the group's range");
   } catch (const Error& error) {
     found.push_back(error.what());
   }

@@ -20,14 +20,17 @@ struct QuantizeOptions {
   std::string scale_dtype = "float16";
   std::vector<std::string> formats = {"auto_round"};
   std::string method = "signround";
-  int iters = 200;
+  std::string recipe = "auto";
+  int iters = -1;  // -1, and 0 or "" below: as the recipe has it
   double lr = 0, minmax_lr = 0;
+  std::string scales, start;
+  double scale_lr = 2e-3;
   bool enable_minmax_tuning = true;
   bool enable_quanted_input = true;
   bool not_use_best_mse = false;
   double momentum = 0;
   std::string dataset = "default";
-  int64_t nsamples = 128, seqlen = 2048, batch_size = 8, gradient_accumulate_steps = 1;
+  int64_t nsamples = 0, seqlen = 2048, batch_size = 8, gradient_accumulate_steps = 1;
   bool shuffle = true;
   uint64_t seed = 42;
   std::vector<std::string> ignore_layers;
@@ -90,21 +93,43 @@ struct QuantizeOptions {
        .choices = {"signround", "opt-rtn", "rtn"},
        .value = "NAME",
        .group = "Method:"});
+    v("recipe", recipe,
+      {.help =
+           "settings of signround that are not given: auto (searched start, free scales; 50 steps, "
+           "200 for 3 bits and less), autoround (AutoRound's rules, 200 steps), light (its 50 "
+           "steps), best (its 1000 steps, 512 samples)",
+       .choices = {"auto", "autoround", "light", "best"},
+       .value = "NAME"});
     v("iters", iters,
       {.help = "tuning steps per block; 0 means opt-rtn", .min = 0, .max = 1e6, .value = "N"});
     v("lr", lr,
-      {.help = "first step of the rounding offsets; 0: 1/iters (2/iters for 3 bits and less from "
-               "1000 iterations on)",
+      {.help =
+           "first step of the rounding offsets; 0: as the recipe has it (autoround: 1/iters, or "
+           "2/iters for 3 bits and less from 1000 iterations on)",
        .min = 0,
        .max = 1,
        .value = "X"});
+    v("scales", scales,
+      {.help = "what is tuned of a group's grid: range (its ends, by factors of at most 1), free "
+               "(its scale)",
+       .choices = {"", "range", "free"},
+       .value = "KIND"});
+    v("start", start,
+      {.help = "the grid that free scales begin with: nearest (of the group's range), searched (of "
+               "least error in the layer's output)",
+       .choices = {"", "nearest", "searched"},
+       .value = "KIND"});
+    v("scale_lr", scale_lr,
+      {.help = "first step of a free scale's logarithm", .min = 0, .max = 1, .value = "X"});
     v("minmax_lr", minmax_lr,
-      {.help = "first step of the range factors; 0: as lr", .min = 0, .max = 1, .value = "X"});
+      {.help = "first step of the range factors; 0: as --lr", .min = 0, .max = 1, .value = "X"});
     v("enable_minmax_tuning", enable_minmax_tuning, {.help = "tune the range of each group"});
     v("enable_quanted_input", enable_quanted_input,
       {.help = "feed each block what the quantized blocks before it give"});
     v("not_use_best_mse", not_use_best_mse,
-      {.help = "keep the last parameters instead of those of the lowest loss"});
+      {.help = "keep the last parameters instead of those of the lowest loss; free scales always "
+               "do: the "
+               "loss of one step's samples is noise"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
     v("dataset", dataset,
@@ -113,7 +138,11 @@ struct QuantizeOptions {
        .value = "SPEC",
        .group = "Calibration:"});
     v("nsamples", nsamples,
-      {.help = "samples", .aliases = {"nsample"}, .min = 1, .max = 1e7, .value = "N"});
+      {.help = "samples; 128, or 512 with --recipe best",
+       .aliases = {"nsample"},
+       .min = 1,
+       .max = 1e7,
+       .value = "N"});
     v("seqlen", seqlen,
       {.help = "tokens of each sample",
        .aliases = {"seq_len"},
@@ -161,9 +190,12 @@ struct QuantizeOptions {
       {.help = "begin anew where OUT holds an unfinished or finished run of this program"});
   }
 
+  // These options with everything that the recipe decides written out.
+  QuantizeOptions resolved() const;
+  bool keeps_best() const { return scales != "free" && !not_use_best_mse; }  // of resolved ones
   // Grid of every layer, from scheme, bits, group_size and symmetry.
   QuantScheme quant_scheme() const;
-  bool tunes() const { return method == "signround" && iters > 0; }
+  bool tunes() const { return method == "signround" && iters != 0; }
   std::string effective_method() const {
     return method == "signround" && iters == 0 ? "opt-rtn" : method;
   }

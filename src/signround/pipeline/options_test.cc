@@ -61,6 +61,47 @@ TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
   EXPECT_EQ(options.effective_method(), "rtn");
 }
 
+TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
+  QuantizeOptions options;
+  const auto own = options.resolved();
+  EXPECT_EQ(own.scales, "free");
+  EXPECT_EQ(own.start, "searched");
+  EXPECT_EQ(own.iters, 50);
+  EXPECT_EQ(own.nsamples, 128);
+  EXPECT_EQ(own.lr, 0.02);
+  EXPECT_FALSE(own.keeps_best());
+  options.bits = 2;
+  EXPECT_EQ(options.resolved().iters, 200);
+  EXPECT_EQ(options.resolved().lr, 0.01);
+  options.recipe = "autoround";
+  const auto theirs = options.resolved();
+  EXPECT_EQ(theirs.scales, "range");
+  EXPECT_EQ(theirs.start, "nearest");
+  EXPECT_EQ(theirs.iters, 200);
+  EXPECT_EQ(theirs.lr, 0) << "the slot's own rule";
+  EXPECT_TRUE(theirs.keeps_best());
+  options.recipe = "light";
+  EXPECT_EQ(options.resolved().iters, 50);
+  EXPECT_EQ(options.resolved().lr, 5e-3);
+  options.recipe = "best";
+  EXPECT_EQ(options.resolved().iters, 1000);
+  EXPECT_EQ(options.resolved().nsamples, 512);
+}
+
+TEST(QuantizeOptions, WhatIsGivenIsStrongerThanTheRecipe) {
+  QuantizeOptions options;
+  options.recipe = "best";
+  options.iters = 7;
+  options.nsamples = 9;
+  options.lr = 0.5;
+  options.scales = "free";
+  const auto resolved = options.resolved();
+  EXPECT_EQ(resolved.iters, 7);
+  EXPECT_EQ(resolved.nsamples, 9);
+  EXPECT_EQ(resolved.lr, 0.5);
+  EXPECT_EQ(resolved.start, "searched");
+}
+
 std::string problems_of(const QuantizeOptions& options) {
   std::string all;
   for (const auto& problem : options.problems()) all += problem + "\n";
@@ -82,6 +123,10 @@ TEST(QuantizeOptions, ListsAllProblemsAtOnce) {
     EXPECT_NE(all.find(part), std::string::npos) << part << " in:\n" << all;
   EXPECT_EQ(bad.problems().size(), 5u) << all;
 
+  bad = good;
+  bad.scales = "range";
+  bad.start = "searched";
+  EXPECT_NE(problems_of(bad).find("needs --scales free"), std::string::npos);
   bad = good;
   bad.scheme = "W99";
   EXPECT_NE(problems_of(bad).find("W4A16"), std::string::npos) << "the names that work";

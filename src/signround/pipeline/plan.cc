@@ -161,8 +161,22 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
   plan.formats.push_back(std::move(result));
 }
 
+}  // namespace
+
+SignRoundOptions slot_options(const QuantizeOptions& options) {
+  return {.iters = options.iters,
+          .lr = options.lr,
+          .minmax_lr = options.minmax_lr,
+          .minmax_tuning = options.enable_minmax_tuning,
+          .scales = options.scales == "free" ? ScaleTuning::kFree : ScaleTuning::kRangeFactors,
+          .scale_lr = options.scale_lr,
+          .momentum = options.momentum};
+}
+
+namespace {
+
 int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer>& layers) {
-  const SignRoundOptions slot{.iters = options.iters, .momentum = options.momentum};
+  const SignRoundOptions slot = slot_options(options);
   int64_t bytes = 0;
   for (const auto& l : layers)
     if (l.scheme.bits < 16)

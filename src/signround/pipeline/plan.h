@@ -10,6 +10,7 @@
 #include "signround/io/checkpoint.h"
 #include "signround/model/architecture.h"
 #include "signround/pipeline/options.h"
+#include "signround/quant/signround.h"
 
 namespace signround {
 
@@ -64,8 +65,11 @@ struct Plan {
 Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
                int64_t seqlen, int64_t micro_batch = 0);
 
-// All tensors against config.json, and the layers that a plan would quantize, without the rest: for checks in the first
-// second.
+// How each layer is tuned, from resolved options.
+SignRoundOptions slot_options(const QuantizeOptions& options);
+
+// All tensors against config.json, and the layers that a plan would quantize, without the rest: for
+// checks in the first second.
 void check_model(const QuantizeOptions& options, const Checkpoint& checkpoint);
 
 }  // namespace signround

@@ -28,6 +28,7 @@
 #include "signround/quant/imatrix.h"
 #include "signround/quant/opt_rtn.h"
 #include "signround/quant/rtn.h"
+#include "signround/quant/scale_start.h"
 #include "signround/quant/signround.h"
 #include "signround/quant/tune.h"
 #include "signround/text/chat_template.h"
@@ -67,9 +68,10 @@ class Run {
 
  private:
   using Layers = std::vector<FormatLayer>;
-  struct Moments {  // of each linear layer's inputs, summed over all tokens: by the layer's name
-    std::map<std::string, std::vector<double>> sums;
-    int64_t tokens = 0;
+  struct Moments {  // sums over tokens of the squares of linear layers' inputs
+    std::vector<std::vector<double>> sums;
+    std::map<std::string, size_t> of_layer;  // by name; layers that read the same input share one
+    std::vector<float> importance(const FormatLayer& layer) const;
   };
 
   void embed();
@@ -78,6 +80,7 @@ class Run {
   QuantizedLinear round_to_nearest(const FormatLayer& layer, NonFinite& non_finite);
   void load(const Graph& graph, BlockWeights& weights);
   void observe(Program& program, Moments& moments);
+  Moments observe_quantized(Program& program, const BlockWeights& weights);
   void reference_forward(Program& program, const BlockWeights& weights);
   double quantized_forward(Program& program, const BlockWeights& weights);
   TuneResult tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index);
@@ -265,19 +268,43 @@ void Run::load(const Graph& graph, BlockWeights& weights) {
   }
 }
 
+std::vector<float> Run::Moments::importance(const FormatLayer& layer) const {
+  const auto found = of_layer.find(layer.name);
+  require(found != of_layer.end() && static_cast<int64_t>(sums[found->second].size()) == layer.in,
+          "moments", "internal: no second moments for ", layer.name);
+  return {sums[found->second].begin(), sums[found->second].end()};
+}
+
 void Run::observe(Program& program, Moments& moments) {
-  program.set_linear_input_observer(
-      [&moments, scratch = std::vector<float>()](const LinearsOp& op, const void* x, DType dtype,
-                                                 int64_t rows, int64_t stride) mutable {
-        const int64_t in = op.params[0].in;
-        auto& sums = moments.sums[op.params[0].name];
-        sums.resize(static_cast<size_t>(in));
-        scratch.resize(static_cast<size_t>(rows * in));
-        convert(rows, in, {x, dtype, stride}, {scratch.data(), DType::kF32, in});
-        add_second_moments(scratch.data(), rows, in, in, sums.data());
-        for (size_t i = 1; i < op.params.size(); ++i)
-          moments.sums[op.params[i].name] = {};  // shares the first one's
-      });
+  program.set_linear_input_observer([&moments, scratch = std::vector<float>()](
+                                        const LinearsOp& op, const void* x, DType dtype,
+                                        int64_t rows, int64_t stride) mutable {
+    const int64_t in = op.params[0].in;
+    const auto [place, first] = moments.of_layer.emplace(op.params[0].name, moments.sums.size());
+    if (first) {
+      for (const auto& param : op.params) moments.of_layer[param.name] = moments.sums.size();
+      moments.sums.emplace_back(static_cast<size_t>(in));
+    }
+    scratch.resize(static_cast<size_t>(rows * in));
+    convert(rows, in, {x, dtype, stride}, {scratch.data(), DType::kF32, in});
+    add_second_moments(scratch.data(), rows, in, in, moments.sums[place->second].data());
+  });
+}
+
+// Of what the quantized model feeds the layers of this block, over the first samples: second
+// moments need few.
+Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weights) {
+  constexpr int64_t kTokens = 16384;
+  Moments moments;
+  observe(program, moments);
+  for (int64_t first = 0; first < plan_.nsamples && first * plan_.seqlen < kTokens;
+       first += plan_.micro_batch) {
+    check_interrupted();
+    inputs_.gather(first, std::min(plan_.micro_batch, plan_.nsamples - first), program.input());
+    program.forward(weights);
+  }
+  program.set_linear_input_observer({});
+  return moments;
 }
 
 // targets: x becomes the original block's output, in place.
@@ -322,24 +349,27 @@ double Run::quantized_forward(Program& program, const BlockWeights& weights) {
 }
 
 TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index) {
-  const SignRoundOptions slot_options{.iters = options_.iters,
-                                      .lr = options_.lr,
-                                      .minmax_lr = options_.minmax_lr,
-                                      .minmax_tuning = options_.enable_minmax_tuning,
-                                      .momentum = options_.momentum};
+  const SignRoundOptions how = slot_options(options_);
+  Moments moments;
+  if (options_.start == "searched") moments = observe_quantized(program, weights);
   std::vector<TunedLayer> tuned;
   std::vector<const FormatLayer*> written;
   for (const auto& layer : layers) {
     if (layer.scheme.bits == 16) continue;
-    std::unique_ptr<SignRoundSlot> slot;
+    const auto make_slot = [&](const auto* w) -> std::unique_ptr<WeightSlot> {
+      if (options_.start != "searched")
+        return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how);
+      const QuantizedLinear start =
+          search_start(w, layer.out, layer.in, layer.scheme, moments.importance(layer).data());
+      return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how, &start);
+    };
+    std::unique_ptr<WeightSlot> slot;
     const WeightView place = weights.weight(layer.name);
     if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
-      slot = std::make_unique<SignRoundSlot>(static_cast<const BF16*>(place.data), layer.out,
-                                             layer.in, layer.scheme, slot_options);
+      slot = make_slot(static_cast<const BF16*>(place.data));
     } else {
       const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-      slot = std::make_unique<SignRoundSlot>(rows.data(), layer.out, layer.in, layer.scheme,
-                                             slot_options);
+      slot = make_slot(rows.data());
     }
     tuned.push_back({layer.name, std::move(slot)});
     written.push_back(&layer);
@@ -348,7 +378,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .batch_size = options_.batch_size,
                                  .accumulate_steps = options_.gradient_accumulate_steps,
                                  .seed = options_.seed + static_cast<uint64_t>(index),
-                                 .keep_best = !options_.not_use_best_mse};
+                                 .keep_best = options_.keeps_best()};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
         check_interrupted();
@@ -372,14 +402,9 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
 // opt-RTN. Returns the error that second moments predict for the layers' outputs, in dB.
 double Run::search_scales(const Layers& layers, const Moments& moments) {
   double error = 0, signal = 0;
-  const std::vector<double>* shared = nullptr;
   for (const auto& layer : layers) {
-    const auto found = moments.sums.find(layer.name);
-    if (found != moments.sums.end() && !found->second.empty()) shared = &found->second;
     if (layer.scheme.bits == 16) continue;
-    require(shared != nullptr && static_cast<int64_t>(shared->size()) == layer.in, "opt-rtn",
-            "no second moments for ", layer.name);
-    const std::vector<float> importance(shared->begin(), shared->end());
+    const std::vector<float> importance = moments.importance(layer);
     const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
     OptRtnNotes notes;
     const QuantizedLinear linear =
@@ -513,8 +538,8 @@ void Run::outside_layers() {
     load_weights(source_, norm, weights);
     Program program(norm, {.batch = 1, .seq_len = plan_.seqlen, .compute = plan_.compute});
     const ActivationStream& stream = plan_.tunes() ? inputs_ : targets_;
-    auto& sums = moments.sums[plan_.outside[0].name];
-    sums.resize(static_cast<size_t>(plan_.architecture.hidden));
+    for (const auto& layer : plan_.outside) moments.of_layer[layer.name] = 0;
+    auto& sums = moments.sums.emplace_back(static_cast<size_t>(plan_.architecture.hidden));
     for (int64_t s = 0; s < plan_.nsamples; ++s) {
       stream.gather(s, 1, program.input());
       program.forward(weights);
@@ -630,7 +655,8 @@ int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOption
 
 }  // namespace
 
-QuantizeResult quantize(const std::string& model, const QuantizeOptions& options) {
+QuantizeResult quantize(const std::string& model, const QuantizeOptions& requested) {
+  const QuantizeOptions options = requested.resolved();
   const auto start = Clock::now();
   InterruptGuard interrupt;
   set_num_threads(options.threads);

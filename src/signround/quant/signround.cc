@@ -14,7 +14,21 @@
 namespace signround {
 namespace {
 
-constexpr int64_t kBytesPerGroup = sizeof(GroupRange<float>) + sizeof(GroupGrid<float>);
+// Running mean of a free scale's gradient, and the root of that of its square.
+struct ScaleMoments {
+  float first = 0, second = 0;
+};
+constexpr double kBeta1 = 0.9, kBeta2 = 0.95;
+
+// What a group holds beside its parameters.
+int64_t bytes_per_group(const SignRoundOptions& options) {
+  return static_cast<int64_t>(options.scales == ScaleTuning::kFree
+                                  ? 2 * sizeof(GroupGrid<float>) + sizeof(ScaleMoments)
+                                  : sizeof(GroupRange<float>) + sizeof(GroupGrid<float>));
+}
+int64_t parameters_per_group(const SignRoundOptions& options) {
+  return options.scales == ScaleTuning::kFree ? 1 : 2;
+}
 
 // Groups that `step` works on at a time: the scalar work between two passes over a group is one
 // long chain, and those of several groups overlap. Their data, 1024 weights, stays in L1.
@@ -42,47 +56,54 @@ double sign_round_lr(const SignRoundOptions& options, int bits) {
 }
 
 SignRoundSlot::SignRoundSlot(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
-                             const SignRoundOptions& options)
+                             const SignRoundOptions& options, const QuantizedLinear* start)
     : scheme_(scheme), options_(options), out_(out), in_(in), w_dtype_(DType::kF32) {
-  adopt(w);
+  adopt(w, start);
 }
 
 SignRoundSlot::SignRoundSlot(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
-                             const SignRoundOptions& options)
+                             const SignRoundOptions& options, const QuantizedLinear* start)
     : scheme_(scheme), options_(options), out_(out), in_(in), w_dtype_(DType::kBF16) {
-  adopt(w);
+  adopt(w, start);
 }
 
 int64_t SignRoundSlot::bytes(int64_t out, int64_t in, const QuantScheme& scheme,
                              const SignRoundOptions& options, DType w_dtype) {
   const int64_t groups = out * scheme.groups(in);
-  const int64_t parameters = 4 * (out * in + 2 * groups);
-  return out * in * size_of(w_dtype) + kBytesPerGroup * groups +
+  const int64_t parameters = 4 * (out * in + parameters_per_group(options) * groups);
+  return out * in * size_of(w_dtype) + bytes_per_group(options) * groups +
          parameters * (options.momentum != 0 ? 3 : 2);
 }
 
 template <class W>
-void SignRoundSlot::adopt(const W* w) {
+void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   check_rounding("signround", out_, in_, scheme_);
-  require(
-      options_.iters >= 0 && options_.lr >= 0 && options_.minmax_lr >= 0 && options_.momentum >= 0,
-      "signround", "iters ", options_.iters, ", lr ", options_.lr, ", minmax_lr ",
-      options_.minmax_lr, ", momentum ", options_.momentum, ", expected none below 0");
+  require(options_.iters >= 0 && options_.lr >= 0 && options_.minmax_lr >= 0 &&
+              options_.momentum >= 0 && options_.scale_lr >= 0,
+          "signround", "iters ", options_.iters, ", lr ", options_.lr, ", minmax_lr ",
+          options_.minmax_lr, ", momentum ", options_.momentum, ", scale_lr ", options_.scale_lr,
+          ", expected none below 0");
+  require(start == nullptr ||
+              (free() && start->scheme == scheme_ && start->out == out_ && start->in == in_),
+          "signround", "the start is of another size or scheme, or the scales are not free");
   group_ = scheme_.group(in_);
   groups_ = scheme_.groups(in_);
   groups_all_ = out_ * groups_;
-  const int64_t parameters = 4 * (out_ * in_ + 2 * groups_all_);
+  const int64_t range_parameters = parameters_per_group(options_) * groups_all_;
+  const int64_t parameters = 4 * (out_ * in_ + range_parameters);
   w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
-  range_ = Buffer(static_cast<int64_t>(sizeof(GroupRange<float>)) * groups_all_);
+  range_ =
+      Buffer(static_cast<int64_t>(free() ? sizeof(GroupGrid<float>) : sizeof(GroupRange<float>)) *
+             groups_all_);
+  if (free()) adam_ = Buffer(static_cast<int64_t>(sizeof(ScaleMoments)) * groups_all_);
   grid_ = Buffer(static_cast<int64_t>(sizeof(GroupGrid<float>)) * groups_all_);
   parameters_ = Buffer(parameters);
   best_ = Buffer(parameters);
   if (options_.momentum != 0) momentum_ = Buffer(parameters);
-  std::fill_n(parameters_.as<float>() + out_ * in_, 2 * groups_all_, 1.0f);
-  std::fill_n(best_.as<float>() + out_ * in_, 2 * groups_all_, 1.0f);
+  std::fill_n(parameters_.as<float>() + out_ * in_, range_parameters, free() ? 0.0f : 1.0f);
+  std::fill_n(best_.as<float>() + out_ * in_, range_parameters, free() ? 0.0f : 1.0f);
 
   const auto& functions = kernels::fake_quant_functions<W>();
-  auto* range = range_.as<GroupRange<float>>();
   auto* grid = grid_.as<GroupGrid<float>>();
   std::mutex mutex;
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
@@ -96,8 +117,16 @@ void SignRoundSlot::adopt(const W* w) {
         found.merge(replace_non_finite(w_.as<W>() + at, n, at));
         extent = functions.extent(w_.as<W>() + at, n);
       }
-      range[k] = {extent.min, extent.max};
-      grid[k] = group_grid_fwd<float>(scheme_, range[k], 1.0f, 1.0f);
+      const GroupRange<float> range{extent.min, extent.max};
+      grid[k] = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
+      if (start != nullptr) {
+        grid[k].scale = floored_scale(start->scales[static_cast<size_t>(k)], scheme_.scale_dtype);
+        grid[k].zero = start->zeros[static_cast<size_t>(k)];
+      }
+      if (free())
+        range_.as<GroupGrid<float>>()[k] = grid[k];
+      else
+        range_.as<GroupRange<float>>()[k] = range;
     }
     const std::lock_guard lock(mutex);
     non_finite_.merge(found);
@@ -146,6 +175,36 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
+// The grid of group k under these range parameters: (2, out, groups) alpha and beta, or (out,
+// groups) log factors.
+GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters) const {
+  if (!free())
+    return group_grid_fwd<float>(scheme_, range_.as<GroupRange<float>>()[k], range_parameters[k],
+                                 range_parameters[groups_all_ + k]);
+  GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
+  if (range_parameters[k] != 0)
+    grid.scale = floored_scale(grid.scale * std::exp(range_parameters[k]), scheme_.scale_dtype);
+  return grid;
+}
+
+// The free scale of group k. d loss / d t = scale d loss / d scale; what a scale's rounding and its
+// floor do to it is passed by, so that a scale at the floor can leave it. lr holds Adam's
+// correction of the means' start.
+void SignRoundSlot::step_scale(int64_t k, double lr, const kernels::GroupGrad& grad) {
+  GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
+  ScaleMoments& moments = adam_.as<ScaleMoments>()[k];
+  const double gradient = static_cast<double>(grad.scale) * static_cast<double>(grid.scale);
+  if (!std::isfinite(gradient)) return;
+  const double first = kBeta1 * static_cast<double>(moments.first) + (1 - kBeta1) * gradient;
+  // Of the square the root is kept: f32 would lose the squares of small gradients.
+  const double root = static_cast<double>(moments.second);
+  const double size = std::sqrt(kBeta2 * root * root + (1 - kBeta2) * gradient * gradient);
+  moments = {static_cast<float>(first), static_cast<float>(size)};
+  if (size == 0) return;
+  parameters_.as<float>()[out_ * in_ + k] -= static_cast<float>(lr * first / size);
+  grid = grid_of(k, log_factor());
+}
+
 // alpha, beta and the grid of group k.
 void SignRoundSlot::step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad) {
   const GroupRange<float> range = range_.as<GroupRange<float>>()[k];
@@ -173,6 +232,9 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
   const float momentum = static_cast<float>(options_.momentum);
   const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
   const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
+  const double t = static_cast<double>(steps_);
+  const double scale_lr =
+      decay * options_.scale_lr * std::sqrt(1 - std::pow(kBeta2, t)) / (1 - std::pow(kBeta1, t));
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
   const W* w = w_.as<W>();
   float* v = parameters_.as<float>();
@@ -192,8 +254,12 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
                                 buffer == nullptr ? nullptr : buffer + at);
         }
         if (options_.minmax_tuning)
-          for (int64_t g = first; g < last; ++g)
-            step_range(row * groups_ + g, range_step, grads[g - first]);
+          for (int64_t g = first; g < last; ++g) {
+            if (free())
+              step_scale(row * groups_ + g, scale_lr, grads[g - first]);
+            else
+              step_range(row * groups_ + g, range_step, grads[g - first]);
+          }
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
           write_group(functions, w + at, v + at, std::min(group_, in_ - column),
@@ -209,6 +275,7 @@ void SignRoundSlot::step(const float* d_weight, int64_t d_stride, double decay, 
   check_weight("signround", dtype, stride, in_);
   require(d_stride >= in_, "signround", "rows of ", in_, " gradients are ", d_stride,
           " elements apart");
+  ++steps_;
   with_types(dtype, [&]<class W, class Out>(W, Out) {
     step_rows<W>(d_weight, d_stride, decay, static_cast<Out*>(weight), stride);
   });
@@ -225,13 +292,11 @@ void SignRoundSlot::keep_best() {
 template <class W>
 void SignRoundSlot::finish_rows(QuantizedLinear& result) const {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const auto* range = range_.as<GroupRange<float>>();
   const float* v = best_.as<float>();
-  const float *alpha = v + out_ * in_, *beta = alpha + groups_all_;
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin * groups_; k < end * groups_; ++k) {
       const int64_t column = k % groups_ * group_, at = k / groups_ * in_ + column;
-      const auto grid = group_grid_fwd<float>(scheme_, range[k], alpha[k], beta[k]);
+      const GroupGrid<float> grid = grid_of(k, v + out_ * in_);
       functions.codes(w_.as<W>() + at, v + at, std::min(group_, in_ - column),
                       code_grid(grid, scheme_.max_code()), grid.zero, result.codes.data() + at);
       result.scales[static_cast<size_t>(k)] = grid.scale;

@@ -1,6 +1,10 @@
 // SignRound (arXiv 2309.05516): every weight has a rounding offset v, every group a factor alpha of
 // its smallest and beta of its largest weight, and all of them move by a fixed step against the
 // sign of their gradient. Formulas of the grid and of the gradients: grid.h.
+//
+// With free scales a group has the logarithm of its scale instead of alpha and beta: scale =
+// scale_0 exp(t), moved by Adam (arXiv 1412.6980) from the scales of a start; zero points stay as
+// the start has them.
 #pragma once
 
 #include "signround/kernels/cpu/fake_quant.h"
@@ -10,13 +14,23 @@
 
 namespace signround {
 
+enum class ScaleTuning : uint8_t {
+  kRangeFactors,  // alpha and beta in [0, 1]: AutoRound's rule
+  kFree,          // the scale itself
+};
+
+template <class T>
+struct GroupGrid;
+
 struct SignRoundOptions {
   int iters = 200;
   double lr =
       0;  // of v; 0: 1 / iters, but 2 / iters for at least 1000 iterations of at most 3 bits
   double minmax_lr = 0;       // of alpha and beta; 0: as lr
-  bool minmax_tuning = true;  // false: alpha and beta stay 1
-  double momentum = 0;        // 0: the sign of the gradient; m: the sign of m * buffer + gradient
+  bool minmax_tuning = true;  // false: alpha and beta (or the free scales) stay as they start
+  ScaleTuning scales = ScaleTuning::kRangeFactors;
+  double scale_lr = 2e-3;  // first step of a free scale's logarithm
+  double momentum = 0;     // 0: the sign of the gradient; m: the sign of m * buffer + gradient
   bool operator==(const SignRoundOptions&) const = default;
 };
 
@@ -27,10 +41,12 @@ class SignRoundSlot : public WeightSlot {
  public:
   // Copies w, (out, in) and contiguous, in the type it comes in. Weights that are not finite are
   // replaced as non_finite.h says. Starts at v = 0, alpha = beta = 1, which is round to nearest.
+  // start: scales and zero points to begin with, of the same sizes and scheme (its codes are not
+  // read); null: those of round to nearest. Only free scales can have one.
   SignRoundSlot(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
-                const SignRoundOptions& options);
+                const SignRoundOptions& options, const QuantizedLinear* start = nullptr);
   SignRoundSlot(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
-                const SignRoundOptions& options);
+                const SignRoundOptions& options, const QuantizedLinear* start = nullptr);
 
   void write_weight(void* weight, DType dtype, int64_t stride) const override;
   void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype,
@@ -44,20 +60,25 @@ class SignRoundSlot : public WeightSlot {
   static int64_t bytes(int64_t out, int64_t in, const QuantScheme& scheme,
                        const SignRoundOptions& options, DType w_dtype);
 
-  // The current parameters: v (out, in); alpha, beta (out, groups).
+  // The current parameters: v (out, in); alpha, beta (out, groups), or the logarithm t of each free
+  // scale's factor.
   const float* v() const { return parameters_.as<float>(); }
   const float* alpha() const { return v() + out_ * in_; }
   const float* beta() const { return alpha() + groups_all_; }
+  const float* log_factor() const { return alpha(); }
 
  private:
   template <class W>
-  void adopt(const W* w);
+  void adopt(const W* w, const QuantizedLinear* start);
+  bool free() const { return options_.scales == ScaleTuning::kFree; }
+  GroupGrid<float> grid_of(int64_t k, const float* range_parameters) const;
   template <class W, class Out>
   void write_rows(Out* weight, int64_t stride) const;
   template <class W, class Out>
   void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
                  int64_t stride);
   void step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad);
+  void step_scale(int64_t k, double lr, const kernels::GroupGrad& grad);
   template <class Body>
   void with_types(DType dtype, Body&& body) const;
   template <class W>
@@ -67,12 +88,15 @@ class SignRoundSlot : public WeightSlot {
   SignRoundOptions options_;
   int64_t out_, in_, group_, groups_, groups_all_;
   DType w_dtype_;
-  Buffer w_;           // (out, in) in w_dtype_
-  Buffer range_;       // (out, groups) GroupRange<float>
-  Buffer grid_;        // (out, groups) GroupGrid<float> of the current alpha and beta
-  Buffer parameters_;  // f32: v, then alpha, then beta
+  Buffer w_;  // (out, in) in w_dtype_
+  Buffer
+      range_;  // (out, groups) GroupRange<float>; of free scales: the GroupGrid<float> of the start
+  Buffer grid_;        // (out, groups) GroupGrid<float> of the current parameters
+  Buffer parameters_;  // f32: v, then alpha, then beta; or v, then the log factors
   Buffer best_;        // as parameters_
-  Buffer momentum_;    // as parameters_; empty without momentum
+  Buffer adam_;        // (out, groups) ScaleMoments of free scales
+  int64_t steps_ = 0;
+  Buffer momentum_;  // as parameters_; empty without momentum
   NonFinite non_finite_;
 };
 

@@ -11,6 +11,7 @@
 #include "signround/base/parallel.h"
 #include "signround/quant/grid.h"
 #include "signround/quant/rtn.h"
+#include "signround/quant/scale_start.h"
 #include "signround/testing/random.h"
 
 namespace signround {
@@ -290,6 +291,91 @@ TEST(SignRound, TheStepIsOneOverTheIterationsAndTwiceThatForLongRunsOfFewBits) {
   EXPECT_EQ(sign_round_lr({.iters = 1000}, 3), 2.0 / 1000);
   EXPECT_EQ(sign_round_lr({.iters = 1000}, 4), 1.0 / 1000);
   EXPECT_EQ(sign_round_lr({.iters = 1000, .lr = 5e-3}, 2), 5e-3);
+}
+
+TEST(SignRound, FreeScalesBeginAtTheStart) {
+  for (Symmetry symmetry : {Symmetry::kFullRange, Symmetry::kAsym, Symmetry::kClassic}) {
+    const QuantScheme scheme = scheme_of(3, 32, symmetry);
+    SCOPED_TRACE(describe(scheme));
+    const auto w = testing::random_normal(6 * 80, 21, 0.05);
+    const QuantizedLinear start = search_start(w.data(), 6, 80, scheme, nullptr);
+    const SignRoundSlot slot(w.data(), 6, 80, scheme, {.scales = ScaleTuning::kFree}, &start);
+    EXPECT_EQ(weight_of(slot, 6, 80), dequantized(start));
+    const QuantizedLinear kept = slot.finish();
+    EXPECT_EQ(kept.codes, start.codes);
+    EXPECT_EQ(kept.scales, start.scales);
+    EXPECT_EQ(kept.zeros, start.zeros);
+  }
+}
+
+// Adam written down from arXiv 1412.6980, algorithm 1, on the gradient of grid.h.
+TEST(SignRound, FreeScalesFollowAdam) {
+  QuantScheme scheme = scheme_of(3, 32, Symmetry::kAsym);
+  scheme.scale_dtype = DType::kF32;
+  const int64_t out = 3, in = 64, groups = 2;
+  const SignRoundOptions options{.iters = 20, .scales = ScaleTuning::kFree, .scale_lr = 0.01};
+  const auto w = testing::random_normal(out * in, 22, 0.05);
+  const QuantizedLinear start = search_start(w.data(), out, in, scheme, nullptr);
+  SignRoundSlot slot(w.data(), out, in, scheme, options, &start);
+  std::vector<double> t(static_cast<size_t>(out * groups)), first(t.size()), second(t.size());
+  std::vector<float> v(w.size()), weight(w.size());
+  for (int step = 1; step <= 8; ++step) {
+    const auto d_w = testing::random_normal(out * in, 100 + static_cast<uint64_t>(step), 1e-7);
+    const double decay = 1 - (step - 1) / 20.0;
+    for (size_t k = 0; k < t.size(); ++k) {
+      const float scale = start.scales[k] * static_cast<float>(std::exp(slot.log_factor()[k]));
+      double d_scale = 0;
+      for (size_t i = k * 32; i < k * 32 + 32; ++i) {
+        const GroupGrid<double> grid{.scale = static_cast<double>(scale),
+                                     .zero = static_cast<double>(start.zeros[k])};
+        d_scale += fake_quant_bwd<double>(static_cast<double>(w[i]), static_cast<double>(v[i]),
+                                          grid, scheme.max_code(), static_cast<double>(d_w[i]))
+                       .scale;
+      }
+      const double gradient = d_scale * static_cast<double>(scale);
+      first[k] = 0.9 * first[k] + 0.1 * gradient;
+      second[k] = 0.95 * second[k] + 0.05 * gradient * gradient;
+      t[k] -= 0.01 * decay * first[k] / (1 - std::pow(0.9, step)) /
+              std::sqrt(second[k] / (1 - std::pow(0.95, step)));
+    }
+    slot.step(d_w.data(), in, decay, weight.data(), DType::kF32, in);
+    std::copy_n(slot.v(), v.size(), v.begin());
+    // Sums of 32 products in f32: relative errors of 1e-6, more where they cancel.
+    for (size_t k = 0; k < t.size(); ++k)
+      EXPECT_NEAR(static_cast<double>(slot.log_factor()[k]), t[k], 1e-5)
+          << "step " << step << " group " << k;
+    EXPECT_EQ(weight, weight_of(slot, out, in));
+  }
+}
+
+// Gradients against the rounding errors make every scale larger than the range of the weights asks
+// for: no factor in [0, 1] could.
+TEST(SignRound, FreeScalesLeaveTheRangeOfTheWeights) {
+  const QuantScheme scheme = scheme_of(4, 32, Symmetry::kAsym);
+  const auto w = testing::random_normal(4 * 64, 23, 0.05);
+  SignRoundSlot slot(w.data(), 4, 64, scheme, {.scales = ScaleTuning::kFree, .scale_lr = 0.05});
+  const auto before = slot.finish();
+  std::vector<float> weight = weight_of(slot, 4, 64), d_w(w.size());
+  for (int i = 0; i < 10; ++i) {
+    for (size_t j = 0; j < w.size(); ++j) d_w[j] = w[j] - weight[j];
+    slot.step(d_w.data(), 64, 1, weight.data(), DType::kF32, 64);
+  }
+  slot.keep_best();
+  const auto after = slot.finish();
+  for (size_t k = 0; k < before.scales.size(); ++k)
+    EXPECT_GT(after.scales[k], 1.2f * before.scales[k]);
+  EXPECT_EQ(after.zeros, before.zeros);
+  EXPECT_EQ(dequantized(after), weight);
+}
+
+TEST(SignRound, AStartNeedsFreeScalesAndTheSameScheme) {
+  const auto w = testing::random_normal(2 * 64, 24, 0.05);
+  const QuantScheme scheme = scheme_of(4, 32, Symmetry::kFullRange);
+  const QuantizedLinear start = rtn(w.data(), 2, 64, scheme);
+  EXPECT_THROW(SignRoundSlot(w.data(), 2, 64, scheme, {}, &start), Error);
+  EXPECT_THROW(SignRoundSlot(w.data(), 2, 64, scheme_of(3, 32, Symmetry::kFullRange),
+                             {.scales = ScaleTuning::kFree}, &start),
+               Error);
 }
 
 TEST(SignRound, RefusesRowsThatOverlapAndTypesThatItCannotWrite) {

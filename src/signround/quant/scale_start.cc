@@ -1,0 +1,225 @@
+#include "signround/quant/scale_start.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <mutex>
+#include <vector>
+
+#include "signround/base/error.h"
+#include "signround/base/parallel.h"
+#include "signround/kernels/cpu/fake_quant.h"
+#include "signround/quant/grid.h"
+#include "signround/quant/rtn.h"
+
+namespace signround {
+namespace {
+
+// Factors of the scale that spans the group: below 1 the largest weights are clamped.
+constexpr int kFactors = 31, kRefits = 3;
+constexpr float kSmallestFactor = 0.4f, kLargestFactor = 1.15f;
+// Channels that the calibration text hardly moves still count this much of the mean: their weights
+// must not run away.
+constexpr double kSmallestImportance = 1e-3;
+constexpr int64_t kLanes = 16;
+
+float factor(int i) {
+  return kSmallestFactor +
+         (kLargestFactor - kSmallestFactor) * static_cast<float>(i) / (kFactors - 1);
+}
+
+// Half to even for |x| < 2^22, which clamped codes are. Plain arithmetic, so that the loops below
+// become vectors.
+float nearest(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
+  return (x + kShift) - kShift;
+}
+
+// One group, padded to whole lanes by weights of importance 0.
+struct Group {
+  std::vector<float> x, importance;
+  int64_t padded = 0;
+
+  explicit Group(int64_t n)
+      : x(static_cast<size_t>((n + kLanes - 1) / kLanes * kLanes)), importance(x.size()) {}
+};
+
+using Sums = std::array<float, kLanes>;
+double total(const Sums& sums) {
+  double sum = 0;
+  for (float s : sums) sum += static_cast<double>(s);
+  return sum;
+}
+
+struct Trial {
+  float scale = 0, zero = 0;  // never 0; a whole number
+  double loss = 0;
+};
+
+double loss_of(const Group& group, float scale, float zero, float last) {
+  const float lo = -zero, hi = last - zero;
+  Sums sums{};
+  for (int64_t i = 0; i < group.padded; i += kLanes) {
+    const float *x = group.x.data() + i, *importance = group.importance.data() + i;
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const float q = nearest(std::min(std::max(x[j] / scale, lo), hi));
+      const float e = scale * q - x[j];
+      sums[static_cast<size_t>(j)] += importance[j] * e * e;
+    }
+  }
+  return total(sums);
+}
+
+// Sums over the group that a weighted fit of x by q = code - zero needs.
+struct Fit {
+  double w = 0, q = 0, qq = 0, x = 0, xq = 0;
+};
+
+Fit fit_of(const Group& group, const Trial& trial, float last) {
+  const float lo = -trial.zero, hi = last - trial.zero;
+  Sums w{}, q1{}, qq{}, x1{}, xq{};
+  for (int64_t i = 0; i < group.padded; i += kLanes) {
+    const float *x = group.x.data() + i, *importance = group.importance.data() + i;
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float q = nearest(std::min(std::max(x[j] / trial.scale, lo), hi));
+      w[j] += importance[j];
+      q1[j] += importance[j] * q;
+      qq[j] += importance[j] * q * q;
+      x1[j] += importance[j] * x[j];
+      xq[j] += importance[j] * x[j] * q;
+    }
+  }
+  return {total(w), total(q1), total(qq), total(x1), total(xq)};
+}
+
+class Search {
+ public:
+  explicit Search(const QuantScheme& scheme)
+      : scheme_(scheme), last_(static_cast<float>(scheme.max_code())) {}
+
+  GroupGrid<float> best(const Group& group, GroupRange<float> range) const {
+    GroupGrid<float> grid = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
+    Trial best{grid.scale, grid.zero, loss_of(group, grid.scale, grid.zero, last_)};
+    for (int i = 0; i < kFactors; ++i) {
+      if (scheme_.symmetry == Symmetry::kAsym) {
+        const auto narrow = group_grid_fwd<float>(scheme_, range, factor(i), factor(i));
+        keep_better(group, narrow.scale, narrow.zero, best);
+        continue;
+      }
+      const float scale = grid.scale * factor(i);
+      keep_better(group, scale, grid.zero, best);
+      if (scheme_.symmetry == Symmetry::kFullRange) keep_better(group, -scale, grid.zero, best);
+    }
+    for (int i = 0; i < kRefits; ++i)
+      if (!refit(group, best)) break;
+    grid.scale = best.scale;
+    grid.zero = best.zero;
+    return grid;
+  }
+
+ private:
+  bool keep_better(const Group& group, float scale, float zero, Trial& best) const {
+    scale = floored_scale(scale, scheme_.scale_dtype);
+    if (scheme_.symmetry != Symmetry::kFullRange && scale < 0) return false;
+    const double loss = loss_of(group, scale, zero, last_);
+    if (!(loss < best.loss)) return false;
+    best = {scale, zero, loss};
+    return true;
+  }
+
+  // Least squares with the codes of `best` held: x = scale * q, or x = scale * (q - shift) where
+  // the zero point is free.
+  bool refit(const Group& group, Trial& best) const {
+    const Fit f = fit_of(group, best, last_);
+    if (scheme_.symmetry == Symmetry::kAsym) {
+      const double determinant = f.w * f.qq - f.q * f.q;
+      const double slope = determinant > 0 ? (f.w * f.xq - f.q * f.x) / determinant : 0;
+      if (slope > 0) {
+        const double shift = (f.q * slope - f.x) / (f.w * slope);
+        const double zero = std::nearbyint(static_cast<double>(best.zero) + shift);
+        if (keep_better(group, static_cast<float>(slope),
+                        static_cast<float>(std::clamp(zero, 0.0, static_cast<double>(last_))),
+                        best))
+          return true;
+      }
+    }
+    return f.qq > 0 && keep_better(group, static_cast<float>(f.xq / f.qq), best.zero, best);
+  }
+
+  QuantScheme scheme_;
+  float last_;
+};
+
+std::vector<float> channel_importance(const float* given, int64_t in) {
+  std::vector<float> importance(static_cast<size_t>(in), 1.0f);
+  if (given == nullptr) return importance;
+  double sum = 0;
+  for (int64_t i = 0; i < in; ++i) {
+    require(std::isfinite(given[i]) && given[i] >= 0, "search_start", "importance of channel ", i,
+            " is ", given[i], ", expected a finite number of at least 0");
+    sum += static_cast<double>(given[i]);
+  }
+  if (sum == 0) return importance;
+  // Mean 1: the sums stay far from the ends of f32.
+  const double scale = static_cast<double>(in) / sum;
+  for (int64_t i = 0; i < in; ++i)
+    importance[static_cast<size_t>(i)] =
+        static_cast<float>(static_cast<double>(given[i]) * scale + kSmallestImportance);
+  return importance;
+}
+
+float value(float w) { return w; }
+float value(BF16 w) { return to_f32(w); }
+
+template <class W>
+QuantizedLinear search_rows(const W* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                            const float* given, NonFinite* non_finite) {
+  QuantizedLinear result = make_quantized("search_start", out, in, scheme);
+  const std::vector<float> importance = channel_importance(given, in);
+  const auto& functions = kernels::fake_quant_functions<float>();
+  const int64_t size = scheme.group(in), groups = scheme.groups(in);
+  const Search search(scheme);
+  std::mutex mutex;
+  NonFinite all;
+  parallel_for(out, 1, [&](int64_t begin, int64_t end) {
+    Group group(size);
+    NonFinite found;
+    for (int64_t k = begin * groups; k < end * groups; ++k) {
+      const int64_t column = k % groups * size, at = k / groups * in + column;
+      const int64_t n = std::min(size, in - column);
+      group.padded = (n + kLanes - 1) / kLanes * kLanes;
+      std::fill(group.x.begin(), group.x.end(), 0.0f);
+      std::fill(group.importance.begin(), group.importance.end(), 0.0f);
+      for (int64_t i = 0; i < n; ++i) group.x[static_cast<size_t>(i)] = value(w[at + i]);
+      std::copy_n(importance.data() + column, n, group.importance.data());
+      kernels::Extent extent = functions.extent(group.x.data(), n);
+      if (!extent.finite) {
+        found.merge(replace_non_finite(group.x.data(), n, at));
+        extent = functions.extent(group.x.data(), n);
+      }
+      const GroupGrid<float> grid = search.best(group, {extent.min, extent.max});
+      functions.codes(group.x.data(), nullptr, n, code_grid(grid, scheme.max_code()), grid.zero,
+                      result.codes.data() + at);
+      result.scales[static_cast<size_t>(k)] = grid.scale;
+      result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(grid.zero);
+    }
+    const std::lock_guard lock(mutex);
+    all.merge(found);
+  });
+  if (non_finite != nullptr) *non_finite = all;
+  return result;
+}
+
+}  // namespace
+
+QuantizedLinear search_start(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                             const float* importance, NonFinite* non_finite) {
+  return search_rows(w, out, in, scheme, importance, non_finite);
+}
+
+QuantizedLinear search_start(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
+                             const float* importance, NonFinite* non_finite) {
+  return search_rows(w, out, in, scheme, importance, non_finite);
+}
+
+}  // namespace signround
