@@ -7,11 +7,13 @@ C4_JSONL: as for make_default_calibration.py. Takes the rows from the end, so th
 """
 import hashlib
 import json
+import re
 import sys
 
 C4_SHA256 = "cdd5b754119131d2934e3e799a059a9d64f53a6aac9e7e2ef79b43120bb01a32"
 SHORTEST, LONGEST = 1200, 6000  # characters of a document
 MOST = 160_000  # characters in all
+MAIL = re.compile(r"[\w.+-]+@[\w-]+\.\w+")  # addresses of people are left out
 
 
 def main():
@@ -23,7 +25,7 @@ def main():
     documents, total = [], 0
     for line in reversed(data.decode().splitlines()):
         text = json.loads(line)["text"].strip()
-        if not SHORTEST <= len(text) <= LONGEST:
+        if not SHORTEST <= len(text) <= LONGEST or MAIL.search(text):
             continue
         total += len(text)
         if total > MOST:
