@@ -10,15 +10,10 @@
 #include "signround/kernels/cpu/fake_quant.h"
 #include "signround/quant/grid.h"
 #include "signround/quant/rtn.h"
+#include "signround/quant/scale_tuner.h"
 
 namespace signround {
 namespace {
-
-// Running mean of a free scale's gradient, and the root of that of its square.
-struct ScaleMoments {
-  float first = 0, second = 0;
-};
-constexpr double kBeta1 = 0.9, kBeta2 = 0.95;
 
 // What a group holds beside its parameters.
 int64_t bytes_per_group(const SignRoundOptions& options) {
@@ -192,16 +187,8 @@ GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters
 // correction of the means' start.
 void SignRoundSlot::step_scale(int64_t k, double lr, const kernels::GroupGrad& grad) {
   GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
-  ScaleMoments& moments = adam_.as<ScaleMoments>()[k];
   const double gradient = static_cast<double>(grad.scale) * static_cast<double>(grid.scale);
-  if (!std::isfinite(gradient)) return;
-  const double first = kBeta1 * static_cast<double>(moments.first) + (1 - kBeta1) * gradient;
-  // Of the square the root is kept: f32 would lose the squares of small gradients.
-  const double root = static_cast<double>(moments.second);
-  const double size = std::sqrt(kBeta2 * root * root + (1 - kBeta2) * gradient * gradient);
-  moments = {static_cast<float>(first), static_cast<float>(size)};
-  if (size == 0) return;
-  parameters_.as<float>()[out_ * in_ + k] -= static_cast<float>(lr * first / size);
+  parameters_.as<float>()[out_ * in_ + k] += adam_change(adam_.as<ScaleMoments>()[k], gradient, lr);
   grid = grid_of(k, log_factor());
 }
 
@@ -232,9 +219,7 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
   const float momentum = static_cast<float>(options_.momentum);
   const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
   const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
-  const double t = static_cast<double>(steps_);
-  const double scale_lr =
-      decay * options_.scale_lr * std::sqrt(1 - std::pow(kBeta2, t)) / (1 - std::pow(kBeta1, t));
+  const double scale_lr = corrected_scale_lr(decay * options_.scale_lr, steps_);
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
   const W* w = w_.as<W>();
   float* v = parameters_.as<float>();

@@ -1,0 +1,61 @@
+// Learns the scales of a rounded layer whose integers stay as they are: each scale's logarithm
+// moves by Adam (arXiv 1412.6980).
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "signround/quant/scheme.h"
+
+namespace signround {
+
+// Of the gradient by the logarithm of one scale: its running mean, and the root of the running mean
+// of its square (f32 would lose the squares of small gradients).
+struct ScaleMoments {
+  float mean = 0, size = 0;
+};
+
+constexpr double kScaleBeta1 = 0.9, kScaleBeta2 = 0.95;
+
+// lr with Adam's correction for means that began at 0; step counts from 1.
+inline double corrected_scale_lr(double lr, int64_t step) {
+  const double t = static_cast<double>(step);
+  return lr * std::sqrt(1 - std::pow(kScaleBeta2, t)) / (1 - std::pow(kScaleBeta1, t));
+}
+
+// The change of the logarithm. A gradient that is not finite changes nothing.
+inline float adam_change(ScaleMoments& moments, double gradient, double corrected_lr) {
+  if (!std::isfinite(gradient)) return 0;
+  const double mean =
+      kScaleBeta1 * static_cast<double>(moments.mean) + (1 - kScaleBeta1) * gradient;
+  const double root = static_cast<double>(moments.size);
+  const double size =
+      std::sqrt(kScaleBeta2 * root * root + (1 - kScaleBeta2) * gradient * gradient);
+  moments = {static_cast<float>(mean), static_cast<float>(size)};
+  return size == 0 ? 0.0f : static_cast<float>(-corrected_lr * mean / size);
+}
+
+class ScaleTuner {
+ public:
+  // Begins at the scales of `linear`.
+  explicit ScaleTuner(const QuantizedLinear& linear);
+
+  // One step along the gradient of the loss by the layer's weight, (out, in) f32 with `stride`
+  // elements from row to row. linear: codes and zero points; its scales are not read.
+  void step(const QuantizedLinear& linear, const float* d_weight, int64_t stride, double lr);
+
+  // (out, groups), as scale_dtype holds them.
+  std::vector<float> scales() const;
+
+  static int64_t bytes(int64_t out, int64_t in, const QuantScheme& scheme);
+
+ private:
+  float scale(size_t k) const;
+
+  QuantScheme scheme_;
+  std::vector<float> start_, log_factor_;
+  std::vector<ScaleMoments> moments_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace signround
