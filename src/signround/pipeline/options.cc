@@ -62,6 +62,10 @@ std::vector<std::string> QuantizeOptions::problems() const {
         formats.begin() + static_cast<std::ptrdiff_t>(i))
       found.push_back("--format names " + formats[i] + " twice");
   }
+  if (e2e_epochs > 0 && formats == std::vector<std::string>{"fake"})
+    found.push_back("--e2e-epochs reads the integers from a packed format; add one to --format");
+  if (e2e_epochs > 0 && method == "rtn")
+    found.push_back("--e2e-epochs learns from text, which --method rtn does not read");
   if (formats.empty()) found.push_back("--format names no format");
   if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");
   try {

@@ -25,6 +25,10 @@ struct QuantizeOptions {
   double lr = 0, minmax_lr = 0;
   std::string scales, start;
   double scale_lr = 2e-3;
+  int64_t e2e_epochs = 0;
+  double e2e_lr = 1e-3;
+  double damp = 0.01;
+  bool act_order = true;
   bool enable_minmax_tuning = true;
   bool enable_quanted_input = true;
   bool not_use_best_mse = false;
@@ -88,9 +92,10 @@ struct QuantizeOptions {
        .aliases = {"to_quant_block"},
        .value = "RANGE"});
     v("method", method,
-      {.help = "signround (tuned), opt-rtn (searched scales), rtn (round to nearest)",
+      {.help = "signround (tuned), gptq (column by column by second moments), opt-rtn (searched "
+               "scales), rtn (round to nearest)",
        .aliases = {"algorithm", "alg"},
-       .choices = {"signround", "opt-rtn", "rtn"},
+       .choices = {"signround", "gptq", "opt-rtn", "rtn"},
        .value = "NAME",
        .group = "Method:"});
     v("recipe", recipe,
@@ -132,6 +137,23 @@ struct QuantizeOptions {
                "loss of one step's samples is noise"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
+    v("e2e_epochs", e2e_epochs,
+      {.help = "after all blocks: passes over the samples in which the scales of all layers learn "
+               "together what keeps the model's predictions close to the original's",
+       .min = 0,
+       .max = 1000,
+       .value = "N"});
+    v("e2e_lr", e2e_lr,
+      {.help = "its first step of a scale's logarithm", .min = 0, .max = 1, .value = "X"});
+    v("damp", damp,
+      {.help = "gptq: share of the mean second moment that is added to all",
+       .aliases = {"damp_percent"},
+       .min = 1e-9,
+       .max = 10,
+       .value = "X"});
+    v("act_order", act_order,
+      {.help = "gptq: round the columns with the largest inputs first; groups stay where they are",
+       .aliases = {"desc_act"}});
     v("dataset", dataset,
       {.help = "calibration text: a .jsonl, .json, .txt or .parquet file, a data set's name, or "
                "'default' (built in)",

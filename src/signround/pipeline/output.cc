@@ -124,6 +124,15 @@ void OutputFolder::read_weight(const FormatLayer& layer, float* weight) {
   release(layer);
 }
 
+QuantizedLinear OutputFolder::read_linear(const FormatLayer& layer) {
+  require(plan_.format->packing() != Packing::kNone, "output", "internal: ", plan_.format->name(),
+          " holds no integers");
+  QuantizedLinear linear =
+      decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
+  release(layer);
+  return linear;
+}
+
 void OutputFolder::compare(const FormatLayer& layer, const QuantizedLinear& linear) {
   const auto differ = [&](int64_t row, int64_t col, double found, double expected,
                           const char* what) {

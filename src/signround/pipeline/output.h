@@ -33,6 +33,8 @@ class OutputFolder {
   uint64_t hash_of(const FormatLayer& layer);
   // The weight that the file holds for a quantized layer, (out, in) f32.
   void read_weight(const FormatLayer& layer, float* weight);
+  // The integers, scales and zero points that the file holds for it. REQUIRES: a packed format.
+  QuantizedLinear read_linear(const FormatLayer& layer);
   void copy(const Checkpoint& source, const TensorInfo& tensor);
   void sync();
 

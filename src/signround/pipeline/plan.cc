@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -13,6 +14,7 @@
 #include "signround/io/safetensors.h"
 #include "signround/model/load.h"
 #include "signround/ops/matmul.h"
+#include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
 
 namespace signround {
@@ -53,6 +55,24 @@ int64_t available_memory() {
   return available;
 }
 
+// Tensors of blocks that the config does not count: how many, and the first one's name.
+std::pair<int64_t, std::string> tensors_beyond(const Checkpoint& checkpoint,
+                                               const Architecture& arch) {
+  std::pair<int64_t, std::string> found;
+  const std::string prefix = arch.block_prefix + ".";
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    if (!tensor.name.starts_with(prefix)) continue;
+    const char *begin = tensor.name.data() + prefix.size(),
+               *end = tensor.name.data() + tensor.name.size();
+    int64_t index = -1;
+    const auto parsed = std::from_chars(begin, end, index);
+    if (parsed.ec != std::errc() || parsed.ptr == end || *parsed.ptr != '.' || index < arch.blocks)
+      continue;
+    if (found.first++ == 0) found.second = tensor.name;
+  }
+  return found;
+}
+
 void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint, Plan& plan) {
   const Architecture& arch = plan.architecture;
   plan.blocks = parse_blocks(options.blocks, arch.blocks);
@@ -90,6 +110,10 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
     for (const LinearParam& param : arch.block(i).linear_params())
       plan.layers.back().push_back(layer_of(param, selected.count(i) > 0, true));
   }
+  if (const auto [count, first] = tensors_beyond(checkpoint, arch); count > 0)
+    plan.skipped.push_back(
+        fmt::format("{} tensors of blocks behind the {} that config.json speaks of, the first {}",
+                    count, arch.blocks, first));
   if (options.quant_lm_head) {
     if (arch.tied)
       fail(ErrorKind::kInvalidArgument, "plan",
@@ -163,6 +187,14 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
 
 }  // namespace
 
+DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan) {
+  return {.epochs = options.e2e_epochs,
+          .lr = options.e2e_lr,
+          .batch = std::min(options.batch_size, plan.nsamples),
+          .seed = options.seed,
+          .compute = plan.compute};
+}
+
 SignRoundOptions slot_options(const QuantizeOptions& options) {
   return {.iters = options.iters,
           .lr = options.lr,
@@ -198,7 +230,7 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
   if (!plan.needs_calibration()) return;
 
   const int64_t stream_elements = plan.nsamples * plan.seqlen * arch.hidden;
-  const int64_t streams = plan.tunes() ? 2 : 1;
+  const int64_t streams = plan.follows_quantized_model() ? 2 : 1;
   plan.stream_dtype =
       options.stream_dtype == "bfloat16" ||
               (options.stream_dtype == "auto" && streams * stream_elements * 4 > kStreamInF32)
@@ -210,7 +242,13 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
         std::max(m.weights, BlockWeights::bytes_needed(arch.block(i), plan.compute, plan.tunes()));
     if (plan.tunes())
       m.slots = std::max(m.slots, slot_bytes(options, plan.layers[static_cast<size_t>(i)]));
+    if (plan.method == "gptq")
+      for (const auto& l : plan.layers[static_cast<size_t>(i)])
+        m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
   }
+  if (options.e2e_epochs > 0)
+    m.slots = std::max(
+        m.slots, distill_bytes(arch, plan.layers, plan.seqlen, distill_options(options, plan)));
   const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
                                                : available_memory() / 10 * 9;
   const Graph graph = arch.block(plan.blocks[0]);
@@ -244,12 +282,13 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
   const double tokens = static_cast<double>(plan.nsamples * plan.seqlen);
   for (int64_t i : plan.blocks) {
     const double weights = static_cast<double>(plan.architecture.block(i).num_weights());
-    const double passes = plan.tunes() ? 2 : 1;
+    // gptq: the original, one for each of about four inputs of layers, the quantized.
+    const double passes = plan.tunes() ? 2 : plan.method == "gptq" ? 6 : 1;
     plan.seconds += passes * 2 * weights * tokens / rate;
     if (plan.tunes())
       plan.seconds +=
           6 * weights * static_cast<double>(plan.batch * plan.seqlen) * options.iters / rate;
-    else
+    else if (plan.method == "opt-rtn")
       plan.seconds += weights / kOptRtnWeightsPerSecond;
   }
 }

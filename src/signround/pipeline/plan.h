@@ -9,6 +9,7 @@
 #include "signround/formats/format.h"
 #include "signround/io/checkpoint.h"
 #include "signround/model/architecture.h"
+#include "signround/pipeline/distill.h"
 #include "signround/pipeline/options.h"
 #include "signround/quant/signround.h"
 
@@ -53,6 +54,8 @@ struct Plan {
   int64_t disk_bytes = 0;  // of all formats
   bool needs_calibration() const { return method != "rtn"; }
   bool tunes() const { return method == "signround"; }
+  // Each block sees what the quantized blocks before it give, beside what the original ones give.
+  bool follows_quantized_model() const { return tunes() || method == "gptq"; }
   int64_t quantized_weights() const;
   // Bits of the quantized layers' tensors on disk per weight, in the first packed format.
   std::string describe() const;
@@ -65,6 +68,7 @@ struct Plan {
 Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
                int64_t seqlen, int64_t micro_batch = 0);
 
+DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan);
 // How each layer is tuned, from resolved options.
 SignRoundOptions slot_options(const QuantizeOptions& options);
 

@@ -50,6 +50,7 @@ ordered_json RunReport::to_json() const {
   json["calibration"] = calibration;
   for (const auto& [what, count] : ledger) json["tensors"][what] = count;
   json["timings"] = timings;
+  if (!end_to_end.is_null()) json["end_to_end"] = end_to_end;
   return json;
 }
 

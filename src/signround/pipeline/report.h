@@ -31,6 +31,7 @@ struct RunReport {
   std::vector<std::string> calibration;
   std::vector<std::pair<std::string, int64_t>> ledger;  // quantized, copied: tensors
   nlohmann::ordered_json timings;
+  nlohmann::ordered_json end_to_end;  // null: there was no such pass
   int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;
   double seconds = 0;
   std::string plan;

@@ -66,6 +66,7 @@ void RunFolder::clear() {
   // files.
   fs::remove(out_ / "signround.json", error);
   fs::remove(journal(), error);
+  fs::remove(scales(), error);
   remove_files(out_);
   for (auto name : format_names()) {
     remove_files(out_ / name);

@@ -22,6 +22,9 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
 
   std::filesystem::path journal() const { return work_ / "journal.jsonl"; }
+  std::filesystem::path scales() const {
+    return work_ / "scales.safetensors";
+  }  // of the end-to-end pass
   bool has_unfinished_run() const;
   // "settings" of the finished run that OUT holds.
   std::optional<nlohmann::ordered_json> finished_settings() const;

@@ -1,0 +1,333 @@
+#include "signround/pipeline/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <set>
+
+#include "signround/base/error.h"
+#include "signround/base/hash.h"
+#include "signround/base/log.h"
+#include "signround/base/parallel.h"
+#include "signround/eval/text_model.h"
+#include "signround/io/atomic_file.h"
+#include "signround/model/load.h"
+#include "signround/ops/convert.h"
+#include "signround/ops/mse_loss.h"
+#include "signround/pipeline/interrupt.h"
+
+namespace signround {
+
+using nlohmann::ordered_json;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double decibels(double error, double signal) {
+  return error > 0 && signal > 0 ? 10 * std::log10(error / signal) : error > 0 ? 0.0 : -999.0;
+}
+
+void Run::degrade(const std::string& what) {
+  if (options_.strict) fail(ErrorKind::kStrict, "strict", what);
+  log_warn(what);
+  report_.degradations.push_back(what);
+}
+
+void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bool resume) {
+  journal_ = &journal;
+  scales_ = scales;
+  learned_ = resume && std::filesystem::exists(scales_);
+  for (const auto& why : plan_.skipped) degrade("left in 16 bit: " + why);
+  for (const auto& warning : calibration_.warnings) degrade(warning);
+  for (const auto& format : plan_.formats)
+    outputs_.push_back(std::make_unique<OutputFolder>(format, resume));
+  // What the journal says is finished must be what the files hold; from the first difference on it
+  // is done again.
+  size_t good = 0;
+  for (const auto& line : journal.finished()) {
+    const auto index = line.value("index", int64_t{-1});
+    if (good >= plan_.blocks.size() || index != plan_.blocks[good]) break;
+    const Layers& layers = plan_.layers[static_cast<size_t>(index)];
+    std::vector<std::string> found;
+    for (const auto& output : outputs_)
+      for (const auto& layer : layers)
+        if (layer.scheme.bits < 16) found.push_back(hex(output->hash_of(layer)));
+    // Learned scales may be written already, and are written again.
+    if (!learned_ && line["hashes"] != ordered_json(found)) {
+      log_warn(
+          fmt::format("block {} of the earlier run is damaged on disk and is done again", index));
+      break;
+    }
+    for (const auto& output : outputs_)
+      for (const auto& layer : layers)
+        if (layer.scheme.bits < 16) output->mark_layer_written(layer);
+    report_.blocks.push_back(BlockReport::from_json(line));
+    for (const auto& d : line.value("degradations", ordered_json::array()))
+      report_.degradations.push_back(d);
+    ++good;
+  }
+  journal.begin(good);
+  resumed_ = good;
+  learned_ = learned_ && good == plan_.blocks.size();
+  if (good > 0)
+    log_info(
+        fmt::format("continuing: {} of {} blocks were finished before", good, plan_.blocks.size()));
+}
+
+// The model's input: rows of the embedding.
+void Run::embed() {
+  const int64_t hidden = plan_.architecture.hidden;
+  targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype);
+  std::vector<float> rows(static_cast<size_t>(plan_.seqlen * hidden));
+  for (int64_t s = 0; s < plan_.nsamples; ++s) {
+    embed_tokens(source_, plan_.architecture, calibration_.samples[static_cast<size_t>(s)],
+                 rows.data());
+    targets_.scatter(s, 1, rows.data());
+  }
+  source_.release(plan_.architecture.embedding);
+  if (plan_.follows_quantized_model()) inputs_ = targets_.clone();
+}
+
+void Run::blocks() {
+  const int64_t last =
+      plan_.needs_calibration() && (!plan_.outside.empty() || options_.e2e_epochs > 0)
+          ? plan_.architecture.blocks - 1
+          : plan_.blocks.back();
+  const bool nothing_left = resumed_ == plan_.blocks.size() && plan_.outside.empty() &&
+                            (options_.e2e_epochs == 0 || learned_);
+  if (plan_.needs_calibration() && !nothing_left) embed();
+  for (int64_t i = 0; i <= last && !nothing_left; ++i) {
+    check_interrupted();
+    block(i);
+  }
+}
+
+void Run::block(int64_t index) {
+  const auto start = Clock::now();
+  const size_t order = static_cast<size_t>(
+      std::lower_bound(plan_.blocks.begin(), plan_.blocks.end(), index) - plan_.blocks.begin());
+  const bool selected = order < plan_.blocks.size() && plan_.blocks[order] == index;
+  const bool finished = selected && order < resumed_;
+  const Layers& layers = plan_.layers[static_cast<size_t>(index)];
+  hashes_.clear();
+  const size_t degraded_before = report_.degradations.size();
+
+  BlockReport report{.index = index};
+  if (!plan_.needs_calibration()) {
+    if (!selected || finished) return;
+    report = round_without_text(index);
+  } else {
+    const Graph graph = plan_.architecture.block(index);
+    BlockWeights weights(graph, plan_.compute);
+    load(graph, weights);
+    std::set<std::string> untuned;
+    for (const auto& layer : layers)
+      if (layer.scheme.bits == 16) untuned.insert(layer.name);
+    Program program(graph, {.batch = plan_.micro_batch,
+                            .seq_len = plan_.seqlen,
+                            .compute = plan_.compute,
+                            .train = plan_.tunes() && selected && !finished,
+                            .untuned = untuned});
+    Moments moments;
+    if (selected && !finished && !plan_.follows_quantized_model()) observe(program, moments);
+    reference_forward(program, weights);
+    if (selected && !finished) {
+      if (plan_.tunes()) {
+        const TuneResult tuned = tune(program, weights, layers, index);
+        report.loss_first = tuned.loss_first, report.loss_best = tuned.loss_best,
+        report.best_iteration = tuned.best_iteration;
+      } else if (plan_.method == "gptq") {
+        round_by_second_moments(program, weights, graph, layers);
+      } else {
+        report.error_db = search_scales(layers, moments);
+      }
+    }
+    if (plan_.follows_quantized_model() && !(finished && is_last_needed(index))) {
+      if (finished) use_written_weights(weights, layers);
+      const double error_db = quantized_forward(program, weights);
+      if (!finished) report.error_db = error_db;
+    }
+    for (const auto& t : program.timings()) {
+      OpTiming& sum = timings_[t.name];
+      sum.seconds += t.seconds, sum.flops += t.flops, sum.calls += t.calls;
+    }
+  }
+  for (const auto& layer : layers) source_.release(layer.name + ".weight");
+  if (!selected || finished) return;
+  report.seconds = seconds_since(start);
+  for (const auto& output : outputs_) output->sync();
+  ordered_json line = report.to_json();
+  line["hashes"] = hashes_;
+  line["degradations"] = std::vector<std::string>(
+      report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before),
+      report_.degradations.end());
+  journal_->append(line);
+  report_.blocks.push_back(report);
+  progress(report, order + 1);
+}
+
+// Weights that are not finite would spoil the reference; they are replaced as in rounding
+// (quant/non_finite.h).
+void Run::load(const Graph& graph, BlockWeights& weights) {
+  load_weights(source_, graph, weights);
+  non_finite_.clear();
+  for (const auto& param : graph.linear_params()) {
+    const WeightView place = weights.weight(param.name);
+    std::mutex mutex;
+    NonFinite& found = non_finite_[param.name];
+    parallel_for(param.out, 16, [&](int64_t begin, int64_t end) {
+      NonFinite mine;
+      for (int64_t r = begin; r < end; ++r) {
+        if (place.dtype == DType::kBF16)
+          mine.merge(replace_non_finite(static_cast<BF16*>(place.data) + r * place.stride, param.in,
+                                        r * param.in));
+        else
+          mine.merge(replace_non_finite(static_cast<float*>(place.data) + r * place.stride,
+                                        param.in, r * param.in));
+      }
+      std::lock_guard lock(mutex);
+      found.merge(mine);
+    });
+  }
+}
+
+// targets: x becomes the original block's output, in place.
+void Run::reference_forward(Program& program, const BlockWeights& weights) {
+  for (int64_t first = 0; first < plan_.nsamples; first += plan_.micro_batch) {
+    check_interrupted();
+    const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first);
+    targets_.gather(first, count, program.input());
+    program.forward(weights);
+    targets_.scatter(first, count, program.output());
+  }
+}
+
+// inputs: x_q becomes the quantized block's output, in place. Returns its error against the target
+// in dB.
+double Run::quantized_forward(Program& program, const BlockWeights& weights) {
+  const int64_t cols = plan_.architecture.hidden;
+  std::vector<float> target(static_cast<size_t>(plan_.micro_batch * plan_.seqlen * cols));
+  std::vector<double> row_sums(static_cast<size_t>(plan_.micro_batch * plan_.seqlen));
+  double error = 0, signal = 0;
+  const std::vector<float> zeros(static_cast<size_t>(cols));
+  for (int64_t first = 0; first < plan_.nsamples; first += plan_.micro_batch) {
+    check_interrupted();
+    const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first),
+                  rows = count * plan_.seqlen;
+    inputs_.gather(first, count, program.input());
+    program.forward(weights);
+    targets_.gather(first, count, target.data());
+    const std::span<double> sums(row_sums.data(), static_cast<size_t>(rows));
+    error += mse_loss_fwd(rows, cols, {program.output(), cols}, {target.data(), DType::kF32, cols},
+                          {}, sums)
+                 .sum;
+    signal +=
+        mse_loss_fwd(rows, cols, {target.data(), cols}, {zeros.data(), DType::kF32, 0}, {}, sums)
+            .sum;
+    if (options_.enable_quanted_input)
+      inputs_.scatter(first, count, program.output());
+    else
+      inputs_.scatter(first, count, target.data());
+  }
+  return decibels(error, signal);
+}
+
+void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
+                const NonFinite& non_finite) {
+  if (non_finite.count > 0)
+    degrade(fmt::format(
+        "{}.weight holds {} values that are not finite, the first at row {}, column {}; their "
+        "groups were rounded from the finite ones",
+        layer.name, non_finite.count, non_finite.first / layer.in, non_finite.first % layer.in));
+  const float floor = layer.scheme.scale_floor();
+  const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(),
+                                     [&](float s) { return std::abs(s) <= floor * 1.01f; });
+  if (clamped > 0)
+    degrade(fmt::format("{}: {} of {} scales stand at the floor of {:g}", layer.name, clamped,
+                        linear.scales.size(), floor));
+  for (const auto& output : outputs_) {
+    const auto written = output->write_layer(layer, linear);
+    hashes_.push_back(hex(written.hash));
+  }
+}
+
+void Run::put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows) {
+  const WeightView place = weights.weight(layer.name);
+  convert(layer.out, layer.in, {rows, DType::kF32, layer.in},
+          {place.data, place.dtype, place.stride});
+}
+
+void Run::use_written_weights(BlockWeights& weights, const Layers& layers) {
+  // Packed formats hold the tuned integers; `fake` rounds to the source's dtype, so it is asked
+  // last.
+  OutputFolder* from = outputs_[0].get();
+  for (const auto& output : outputs_)
+    if (output->plan().format->packing() != Packing::kNone) from = output.get();
+  std::vector<float> rows;
+  for (const auto& layer : layers) {
+    if (layer.scheme.bits == 16) continue;
+    rows.resize(static_cast<size_t>(layer.out * layer.in));
+    from->read_weight(layer, rows.data());
+    put_weight(weights, layer, rows.data());
+  }
+}
+
+void Run::progress(const BlockReport& block, size_t done) {
+  const double elapsed = seconds_since(start_),
+               left = elapsed / static_cast<double>(done - resumed_) *
+                      static_cast<double>(plan_.blocks.size() - done);
+  std::string loss;
+  if (plan_.tunes())
+    loss = fmt::format("  loss {:.3g} -> {:.3g} (step {})", block.loss_first, block.loss_best,
+                       block.best_iteration);
+  log_info(fmt::format(
+      "block {:>3} ({}/{}){}  error {:.1f} dB  {:.1f} s, {} left", block.index, done,
+      plan_.blocks.size(), loss, block.error_db, block.seconds,
+      left < 90 ? fmt::format("{:.0f} s", left) : fmt::format("{:.0f} min", left / 60)));
+}
+
+void Run::copy_rest() {
+  std::set<std::string> quantized;
+  for (const auto& layers : plan_.layers)
+    for (const auto& layer : layers)
+      if (layer.scheme.bits < 16) quantized.insert(layer.name + ".weight");
+  for (const auto& layer : plan_.outside)
+    if (layer.scheme.bits < 16) quantized.insert(layer.name + ".weight");
+  int64_t copied = 0;
+  for (const TensorInfo& tensor : source_.tensors()) {
+    if (quantized.count(tensor.name)) continue;
+    check_interrupted();
+    for (const auto& output : outputs_) output->copy(source_, tensor);
+    ++copied;
+  }
+  report_.ledger = {{"quantized", static_cast<int64_t>(quantized.size())}, {"copied", copied}};
+  require(static_cast<int64_t>(quantized.size()) + copied ==
+              static_cast<int64_t>(source_.tensors().size()),
+          "ledger", "internal: ", source_.tensors().size(), " tensors came in, ", quantized.size(),
+          " were quantized and ", copied, " copied");
+}
+
+void Run::finish() {
+  report_.source_bytes = source_.bytes_on_disk();
+  report_.result_bytes = plan_.formats[0].bytes;
+  report_.planned_memory = plan_.memory.total();
+  report_.peak_rss_bytes = peak_rss_bytes();
+  for (const auto& [name, t] : timings_)
+    report_.timings[name] = {{"seconds", t.seconds},
+                             {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0},
+                             {"calls", t.calls}};
+  const std::vector<ExtraFile> reports = {
+      {"signround.json",
+       {},
+       report_.to_json().dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n"},
+      {"signround.md", {}, report_.to_markdown()}};
+  for (const auto& output : outputs_) output->finish(source_, reports);
+  if (plan_.formats.size() > 1)
+    for (const auto& file : reports)
+      write_file_atomically(std::filesystem::path(options_.output) / file.name, file.content);
+}
+
+}  // namespace signround

@@ -1,0 +1,103 @@
+// One run from the first block to the last. run.cc has its course, run_methods.cc how each method
+// rounds a block.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "signround/graph/program.h"
+#include "signround/graph/stream.h"
+#include "signround/io/checkpoint.h"
+#include "signround/pipeline/journal.h"
+#include "signround/pipeline/options.h"
+#include "signround/pipeline/output.h"
+#include "signround/pipeline/plan.h"
+#include "signround/pipeline/report.h"
+#include "signround/quant/non_finite.h"
+#include "signround/quant/tune.h"
+#include "signround/text/calibration.h"
+
+namespace signround {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start);
+
+// 10 log10(error / signal).
+double decibels(double error, double signal);
+
+// One run from the first block to the last; what it holds is what the plan's memory ledger counts.
+class Run {
+ public:
+  Run(const Checkpoint& source, const QuantizeOptions& options, Plan plan,
+      CalibrationSet calibration, TokenMasks masks, RunReport& report)
+      : source_(source),
+        options_(options),
+        plan_(std::move(plan)),
+        calibration_(std::move(calibration)),
+        masks_(std::move(masks)),
+        report_(report) {}
+
+  // scales: the file in which the end-to-end pass leaves its result before it is applied.
+  void open_outputs(Journal& journal, const std::filesystem::path& scales, bool resume);
+  void blocks();
+  void end_to_end();
+  void outside_layers();
+  void copy_rest();
+  void finish();
+
+ private:
+  using Layers = std::vector<FormatLayer>;
+  struct Moments {  // sums over tokens of the squares of linear layers' inputs
+    std::vector<std::vector<double>> sums;
+    std::map<std::string, size_t> of_layer;  // by name; layers that read the same input share one
+    std::vector<float> importance(const FormatLayer& layer) const;
+  };
+
+  void embed();
+  void block(int64_t index);
+  BlockReport round_without_text(int64_t index);
+  QuantizedLinear round_to_nearest(const FormatLayer& layer, NonFinite& non_finite);
+  void load(const Graph& graph, BlockWeights& weights);
+  void observe(Program& program, Moments& moments);
+  Moments observe_quantized(Program& program, const BlockWeights& weights);
+  void reference_forward(Program& program, const BlockWeights& weights);
+  double quantized_forward(Program& program, const BlockWeights& weights);
+  TuneResult tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index);
+  double search_scales(const Layers& layers, const Moments& moments);
+  void round_by_second_moments(Program& program, BlockWeights& weights, const Graph& graph,
+                               const Layers& layers);
+  std::vector<float> hessian(Program& program, const BlockWeights& weights, const LinearsOp& op);
+  void write(const FormatLayer& layer, const QuantizedLinear& linear, const NonFinite& non_finite);
+  void use_written_weights(BlockWeights& weights, const Layers& layers);
+  void put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows);
+  void degrade(const std::string& what);
+  void progress(const BlockReport& block, size_t done);
+  bool is_last_needed(int64_t index) const {
+    return index >= plan_.blocks.back() && plan_.outside.empty();
+  }
+
+  const Checkpoint& source_;
+  const QuantizeOptions& options_;
+  Plan plan_;
+  CalibrationSet calibration_;
+  TokenMasks masks_;
+  RunReport& report_;
+  Journal* journal_ = nullptr;
+  size_t resumed_ = 0;    // blocks that an earlier run finished
+  bool learned_ = false;  // the end-to-end pass is done: scales_ holds what it found
+  std::filesystem::path scales_;
+  std::vector<std::unique_ptr<OutputFolder>> outputs_;
+  ActivationStream inputs_,
+      targets_;                      // what the quantized model sees; what the original model sees
+  std::vector<std::string> hashes_;  // of the layers of the block in work
+  std::map<std::string, NonFinite> non_finite_;  // of the block in work, by layer
+  std::map<std::string, OpTiming> timings_;
+  Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace signround

@@ -1,0 +1,356 @@
+// How each method rounds a block, the head, and what lies outside the blocks.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "signround/base/error.h"
+#include "signround/base/log.h"
+#include "signround/base/parallel.h"
+#include "signround/io/safetensors.h"
+#include "signround/model/load.h"
+#include "signround/ops/convert.h"
+#include "signround/ops/matmul.h"
+#include "signround/pipeline/distill.h"
+#include "signround/pipeline/interrupt.h"
+#include "signround/pipeline/run.h"
+#include "signround/quant/gptq.h"
+#include "signround/quant/imatrix.h"
+#include "signround/quant/opt_rtn.h"
+#include "signround/quant/rtn.h"
+#include "signround/quant/scale_start.h"
+#include "signround/quant/signround.h"
+
+namespace signround {
+
+std::vector<float> Run::Moments::importance(const FormatLayer& layer) const {
+  const auto found = of_layer.find(layer.name);
+  require(found != of_layer.end() && static_cast<int64_t>(sums[found->second].size()) == layer.in,
+          "moments", "internal: no second moments for ", layer.name);
+  return {sums[found->second].begin(), sums[found->second].end()};
+}
+
+void Run::observe(Program& program, Moments& moments) {
+  program.set_linear_input_observer([&moments, scratch = std::vector<float>()](
+                                        const LinearsOp& op, const void* x, DType dtype,
+                                        int64_t rows, int64_t stride) mutable {
+    const int64_t in = op.params[0].in;
+    const auto [place, first] = moments.of_layer.emplace(op.params[0].name, moments.sums.size());
+    if (first) {
+      for (const auto& param : op.params) moments.of_layer[param.name] = moments.sums.size();
+      moments.sums.emplace_back(static_cast<size_t>(in));
+    }
+    scratch.resize(static_cast<size_t>(rows * in));
+    convert(rows, in, {x, dtype, stride}, {scratch.data(), DType::kF32, in});
+    add_second_moments(scratch.data(), rows, in, in, moments.sums[place->second].data());
+  });
+}
+
+// Of what the quantized model feeds the layers of this block, over the first samples: second
+// moments need few.
+Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weights) {
+  constexpr int64_t kTokens = 16384;
+  Moments moments;
+  observe(program, moments);
+  for (int64_t first = 0; first < plan_.nsamples && first * plan_.seqlen < kTokens;
+       first += plan_.micro_batch) {
+    check_interrupted();
+    inputs_.gather(first, std::min(plan_.micro_batch, plan_.nsamples - first), program.input());
+    program.forward(weights);
+  }
+  program.set_linear_input_observer({});
+  return moments;
+}
+
+TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index) {
+  const SignRoundOptions how = slot_options(options_);
+  Moments moments;
+  if (options_.start == "searched") moments = observe_quantized(program, weights);
+  std::vector<TunedLayer> tuned;
+  std::vector<const FormatLayer*> written;
+  for (const auto& layer : layers) {
+    if (layer.scheme.bits == 16) continue;
+    const auto make_slot = [&](const auto* w) -> std::unique_ptr<WeightSlot> {
+      if (options_.start != "searched")
+        return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how);
+      const QuantizedLinear start =
+          search_start(w, layer.out, layer.in, layer.scheme, moments.importance(layer).data());
+      return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how, &start);
+    };
+    std::unique_ptr<WeightSlot> slot;
+    const WeightView place = weights.weight(layer.name);
+    if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
+      slot = make_slot(static_cast<const BF16*>(place.data));
+    } else {
+      const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+      slot = make_slot(rows.data());
+    }
+    tuned.push_back({layer.name, std::move(slot)});
+    written.push_back(&layer);
+  }
+  const TuneOptions tune_options{.iters = options_.iters,
+                                 .batch_size = options_.batch_size,
+                                 .accumulate_steps = options_.gradient_accumulate_steps,
+                                 .seed = options_.seed + static_cast<uint64_t>(index),
+                                 .keep_best = options_.keeps_best()};
+  const TuneResult result = tune_block(
+      program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
+        check_interrupted();
+        if (iteration % 10 == 0 && log_level() >= LogLevel::kInfo && iteration > 0)
+          log_debug(fmt::format("block {}: step {} of {}", index, iteration, options_.iters));
+      });
+  if (result.non_finite_losses > 0)
+    degrade(fmt::format("block {}: {} of {} losses were not finite{}", index,
+                        result.non_finite_losses, result.iterations,
+                        result.best_iteration < 0 ? "; it keeps round-to-nearest" : ""));
+  for (size_t i = 0; i < tuned.size(); ++i) {
+    const QuantizedLinear linear = tuned[i].slot->finish();
+    tuned[i].slot.reset();
+    write(*written[i], linear, non_finite_[written[i]->name]);
+  }
+  // From the files, as a continued run does: `fake` rounds to the source's dtype.
+  use_written_weights(weights, layers);
+  return result;
+}
+
+// X^T X of the inputs of one operation's layers, in the quantized model as far as it is rounded.
+std::vector<float> Run::hessian(Program& program, const BlockWeights& weights,
+                                const LinearsOp& op) {
+  const int64_t in = op.params[0].in;
+  std::vector<float> sums(static_cast<size_t>(in * in));
+  int64_t valid_rows = 0;
+  std::map<int64_t, std::unique_ptr<MatmulPlan>> products;  // by rows: the last ones are fewer
+  program.set_linear_input_observer(
+      [&](const LinearsOp& seen, const void* x, DType dtype, int64_t, int64_t stride) {
+        if (seen.params[0].name != op.params[0].name) return;
+        auto& product = products[valid_rows];
+        if (!product)
+          product = make_matmul({.m = in,
+                                 .n = in,
+                                 .k = valid_rows,
+                                 .in = dtype,
+                                 .trans_a = true,
+                                 .lda = stride,
+                                 .ldb = stride,
+                                 .ldc = in,
+                                 .accumulate = true});
+        product->run(x, x, nullptr, sums.data());
+      });
+  for (int64_t first = 0; first < plan_.nsamples; first += plan_.micro_batch) {
+    check_interrupted();
+    const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first);
+    valid_rows = count * plan_.seqlen;
+    inputs_.gather(first, count, program.input());
+    program.forward(weights);
+  }
+  program.set_linear_input_observer({});
+  return sums;
+}
+
+// GPTQ, true-sequential: layers that read the same input are rounded together, and the next ones
+// see what they give.
+void Run::round_by_second_moments(Program& program, BlockWeights& weights, const Graph& graph,
+                                  const Layers& layers) {
+  const GptqOptions how{.damp = options_.damp, .act_order = options_.act_order};
+  for (const Op& op : graph.ops()) {
+    const auto* linears = std::get_if<LinearsOp>(&op);
+    if (linears == nullptr) continue;
+    Layers rounded;
+    for (const auto& param : linears->params)
+      for (const auto& layer : layers)
+        if (layer.name == param.name && layer.scheme.bits < 16) rounded.push_back(layer);
+    if (rounded.empty()) continue;
+    const GptqFactor factor =
+        gptq_factor(hessian(program, weights, *linears), linears->params[0].in, how);
+    const std::string& name = rounded[0].name;
+    if (factor.upper.empty())
+      degrade(
+          fmt::format("{}: the second moments of its inputs cannot be factored, even damped by {}: "
+                      "rounded to nearest",
+                      name, factor.damp / 10));
+    else if (factor.damp > 1.5 * how.damp)
+      degrade(fmt::format("{}: damped by {} instead of {}", name, factor.damp, how.damp));
+    if (factor.dead > 0)
+      degrade(
+          fmt::format("{}: {} inputs are always 0 in the calibration text; their weights became 0",
+                      name, factor.dead));
+    for (const auto& layer : rounded) {
+      check_interrupted();
+      const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+      GptqNotes notes;
+      write(layer, gptq(rows.data(), layer.out, layer.in, layer.scheme, factor, how, &notes),
+            notes.non_finite);
+    }
+    use_written_weights(weights, rounded);
+  }
+}
+
+// opt-RTN. Returns the error that second moments predict for the layers' outputs, in dB.
+double Run::search_scales(const Layers& layers, const Moments& moments) {
+  double error = 0, signal = 0;
+  for (const auto& layer : layers) {
+    if (layer.scheme.bits == 16) continue;
+    const std::vector<float> importance = moments.importance(layer);
+    const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+    OptRtnNotes notes;
+    const QuantizedLinear linear =
+        opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
+    if (notes.unimportant_groups + notes.filled_groups > 0)
+      degrade(
+          fmt::format("{}: {} groups of inputs were never or partly seen in the calibration text",
+                      layer.name, notes.unimportant_groups + notes.filled_groups));
+    std::vector<float> rounded(rows.size());
+    dequantize(linear, rounded.data());
+    for (int64_t r = 0; r < layer.out; ++r)
+      for (int64_t c = 0; c < layer.in; ++c) {
+        const size_t k = static_cast<size_t>(r * layer.in + c);
+        if (!std::isfinite(rows[k])) continue;
+        const double d = rounded[k] - rows[k], weight = importance[static_cast<size_t>(c)];
+        error += weight * d * d, signal += weight * rows[k] * rows[k];
+      }
+    write(layer, linear, notes.non_finite);
+  }
+  return decibels(error, signal);
+}
+
+// RTN reads no text and runs no block. The error is that of the weights, on every 16th row.
+BlockReport Run::round_without_text(int64_t index) {
+  double error = 0, signal = 0;
+  for (const auto& layer : plan_.layers[static_cast<size_t>(index)]) {
+    if (layer.scheme.bits == 16) continue;
+    check_interrupted();
+    NonFinite non_finite;
+    const QuantizedLinear linear = round_to_nearest(layer, non_finite);
+    const int64_t group = layer.scheme.group(layer.in), groups = linear.groups();
+    std::vector<float> row(static_cast<size_t>(layer.in));
+    for (int64_t r = 0; r < layer.out; r += 16) {
+      source_.read_f32(layer.name + ".weight", r, 1, row.data());
+      for (int64_t c = 0; c < layer.in; ++c) {
+        const double w = row[static_cast<size_t>(c)];
+        const size_t k = static_cast<size_t>(r * layer.in + c),
+                     g = static_cast<size_t>(r * groups + c / group);
+        if (!std::isfinite(w)) continue;
+        const double d = double(linear.scales[g]) * (linear.codes[k] - linear.zeros[g]) - w;
+        error += d * d, signal += w * w;
+      }
+    }
+    source_.release(layer.name + ".weight");
+    write(layer, linear, non_finite);
+  }
+  return {.index = index, .error_db = decibels(error, signal)};
+}
+
+// From the mapped file where it holds aligned bf16, without a copy.
+QuantizedLinear Run::round_to_nearest(const FormatLayer& layer, NonFinite& non_finite) {
+  check_linear(source_, {layer.name, layer.out, layer.in, false});
+  if (layer.dtype == DType::kBF16) {
+    std::vector<std::byte> scratch;
+    const auto bytes = source_.bytes(layer.name + ".weight", scratch);
+    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(BF16) == 0)
+      return rtn(reinterpret_cast<const BF16*>(bytes.data()), layer.out, layer.in, layer.scheme,
+                 &non_finite);
+  }
+  const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+  return rtn(rows.data(), layer.out, layer.in, layer.scheme, &non_finite);
+}
+
+// The head: scales searched with the second moments of its own inputs, which are the last block's
+// outputs, normed.
+void Run::outside_layers() {
+  if (plan_.outside.empty()) return;
+  hashes_.clear();
+  Moments moments;
+  if (plan_.needs_calibration()) {
+    const Graph head = plan_.architecture.head();
+    Graph norm;  // the head without its product, which nobody needs here
+    const auto& op = std::get<NormOp>(head.ops()[0]);
+    norm.output(norm.rms_norm(norm.input(plan_.architecture.hidden), op.weight, op.eps, op.heads,
+                              op.weight_offset));
+    BlockWeights weights(norm, plan_.compute);
+    load_weights(source_, norm, weights);
+    Program program(norm, {.batch = 1, .seq_len = plan_.seqlen, .compute = plan_.compute});
+    const ActivationStream& stream = plan_.follows_quantized_model() ? inputs_ : targets_;
+    for (const auto& layer : plan_.outside) moments.of_layer[layer.name] = 0;
+    auto& sums = moments.sums.emplace_back(static_cast<size_t>(plan_.architecture.hidden));
+    for (int64_t s = 0; s < plan_.nsamples; ++s) {
+      stream.gather(s, 1, program.input());
+      program.forward(weights);
+      add_second_moments(program.output(), plan_.seqlen, plan_.architecture.hidden,
+                         plan_.architecture.hidden, sums.data());
+    }
+    search_scales(plan_.outside, moments);
+  } else {
+    for (const auto& layer : plan_.outside) {
+      if (layer.scheme.bits == 16) continue;
+      NonFinite non_finite;
+      const QuantizedLinear linear = round_to_nearest(layer, non_finite);
+      write(layer, linear, non_finite);
+    }
+  }
+}
+
+// Learned scales go into a file of their own first: a run that is stopped while they are written
+// into the outputs writes them once more.
+void Run::end_to_end() {
+  if (options_.e2e_epochs == 0) return;
+  OutputFolder* packed = nullptr;
+  for (const auto& output : outputs_)
+    if (output->plan().format->packing() != Packing::kNone) packed = output.get();
+  require(packed != nullptr, "end to end", "no packed format is written");
+  const auto tensor_of = [](const FormatLayer& layer) {
+    return TensorInfo{
+        layer.name + ".scales", DType::kF32, {layer.out, layer.scheme.groups(layer.in)}};
+  };
+  if (!learned_) {
+    const auto start = Clock::now();
+    const DistillResult learned = distill(
+        {.source = source_,
+         .architecture = plan_.architecture,
+         .layers = plan_.layers,
+         .samples = calibration_.samples,
+         .masks = masks_,
+         .targets = targets_,
+         .read = [&](const FormatLayer& layer) { return packed->read_linear(layer); }},
+        distill_options(options_, plan_), [&](int64_t step, int64_t steps, double kl) {
+          check_interrupted();
+          log_info(fmt::format("end to end: step {} of {}  KL {:.5f}", step + 1, steps, kl));
+        });
+    std::vector<TensorInfo> tensors;
+    for (const auto& layers : plan_.layers)
+      for (const auto& layer : layers)
+        if (layer.scheme.bits < 16) tensors.push_back(tensor_of(layer));
+    SafetensorsWriter file =
+        SafetensorsWriter::create(scales_, tensors,
+                                  {{"kl_first", fmt::format("{}", learned.kl_first)},
+                                   {"kl_last", fmt::format("{}", learned.kl_last)},
+                                   {"steps", fmt::format("{}", learned.steps)},
+                                   {"seconds", fmt::format("{:.3f}", seconds_since(start))}});
+    for (const auto& layers : plan_.layers)
+      for (const auto& layer : layers)
+        if (layer.scheme.bits < 16)
+          file.write(layer.name + ".scales",
+                     std::as_bytes(std::span(learned.scales.at(layer.name))));
+    file.finish();
+    learned_ = true;
+  }
+
+  const SafetensorsFile file(scales_);
+  for (const auto& layers : plan_.layers)
+    for (const auto& layer : layers) {
+      if (layer.scheme.bits == 16) continue;
+      check_interrupted();
+      const auto index = file.find(layer.name + ".scales");
+      require(index && file.tensors()[*index] == tensor_of(layer), "end to end", scales_.string(),
+              " holds no scales of ", layer.name, "; --restart begins anew");
+      QuantizedLinear linear = packed->read_linear(layer);
+      const auto bytes = file.bytes(*index);
+      std::memcpy(linear.scales.data(), bytes.data(), bytes.size());
+      write(layer, linear, {});
+    }
+  for (const auto& output : outputs_) output->sync();
+  for (const auto& [key, value] : file.metadata())
+    if (key != "format") report_.end_to_end[key] = std::stod(value);
+}
+
+}  // namespace signround
