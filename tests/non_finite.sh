@@ -2,7 +2,7 @@
 source "$(dirname "$0")/lib.sh"
 layer=model.layers.1.mlp.up_proj
 "$MAKE_MODEL" "$tiny" spoiled --set $layer.weight 5 nan --set $layer.weight 130 inf --set $layer.weight 131 -inf
-for method in rtn opt-rtn signround; do
+for method in rtn opt-rtn gptq signround; do
   expect 0 quantize spoiled "${small[@]}" --method $method -o $method
   grep -q "$layer.weight holds 3 values that are not finite, the first at row 0, column 5" err.txt || die "$method: not counted"
   json $method/signround.json /degradations | grep -q 'not finite' || die "$method: not in the report"

@@ -15,6 +15,7 @@ struct Command {
 
 int cmd_tokenize(int argc, const char* const* argv);
 int cmd_template(int argc, const char* const* argv);
+int cmd_compare(int argc, const char* const* argv);
 int cmd_quantize(int argc, const char* const* argv);
 int cmd_eval(int argc, const char* const* argv);
 int cmd_generate(int argc, const char* const* argv);

@@ -13,6 +13,8 @@ constexpr signround::Command kCommands[] = {
     {"quantize", "round a model's weights, write and verify the checkpoint",
      signround::cmd_quantize},
     {"eval", "perplexity, and divergence from the original", signround::cmd_eval},
+    {"compare", "several methods on one model: size, time, memory, perplexity, divergence",
+     signround::cmd_compare},
     {"generate", "continue a text", signround::cmd_generate},
     {"inspect", "tensors, schemes, bits per weight, sizes", signround::cmd_inspect},
     {"tokenize", "text to token ids, as the model's reference tokenizer does it", signround::cmd_tokenize},

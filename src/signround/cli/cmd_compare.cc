@@ -1,0 +1,184 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "signround/base/error.h"
+#include "signround/base/log.h"
+#include "signround/cli/child.h"
+#include "signround/cli/commands.h"
+#include "signround/cli/flags.h"
+#include "signround/io/file.h"
+#include "signround/pipeline/options.h"
+
+namespace signround {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+struct Method {
+  std::string_view name;
+  std::vector<std::string> flags;
+};
+
+const std::vector<Method>& methods() {
+  static const std::vector<Method> all = {
+      {"rtn", {"--method", "rtn"}},
+      {"opt-rtn", {"--method", "opt-rtn"}},
+      {"gptq", {"--method", "gptq"}},
+      {"autoround-light", {"--method", "signround", "--recipe", "light"}},
+      {"autoround", {"--method", "signround", "--recipe", "autoround"}},
+      {"autoround-best", {"--method", "signround", "--recipe", "best"}},
+      {"signround", {"--method", "signround", "--recipe", "auto"}},
+  };
+  return all;
+}
+
+const Method* find_method(const std::string& name) {
+  for (const Method& method : methods())
+    if (method.name == name) return &method;
+  return nullptr;
+}
+
+std::string method_names() {
+  std::string names;
+  for (const Method& method : methods())
+    names += (names.empty() ? "" : ", ") + std::string(method.name);
+  return names;
+}
+
+// The flags that say what these options say, without those that are as they are by default.
+std::vector<std::string> arguments_of(const QuantizeOptions& options) {
+  const ordered_json given = fields_to_json(options), usual = fields_to_json(QuantizeOptions{});
+  std::vector<std::string> arguments;
+  for (const auto& [name, value] : given.items()) {
+    if (value == usual[name]) continue;
+    if (value.is_boolean()) {
+      arguments.push_back((value.get<bool>() ? "--" : "--no-") + name);
+      continue;
+    }
+    std::string text;
+    if (value.is_array())
+      for (const auto& part : value) text += (text.empty() ? "" : ",") + part.get<std::string>();
+    else
+      text = value.is_string() ? value.get<std::string>() : value.dump();
+    arguments.push_back("--" + name + "=" + text);
+  }
+  return arguments;
+}
+
+ordered_json child_json(const std::vector<std::string>& arguments) {
+  const ChildResult child = run_self(arguments);
+  if (child.code != 0) return {{"failed", child.code}};
+  ordered_json json = ordered_json::parse(child.out, nullptr, false);
+  require(json.is_object(), "compare", "internal: '", arguments[0], "' printed no JSON object");
+  return json;
+}
+
+std::string row(const std::string& name, const ordered_json& run, const ordered_json& eval) {
+  if (run.contains("failed"))
+    return fmt::format("{:<16} quantize ended with exit code {}\n", name, run["failed"].dump());
+  std::string text = fmt::format(
+      "{:<16} {:>10.1f} {:>10.1f} {:>10.0f}", name, run["result_bytes"].get<double>() / 1e6,
+      run["seconds"].get<double>(), run["peak_rss_bytes"].get<double>() / 1e6);
+  if (eval.contains("failed"))
+    return text + fmt::format("  eval ended with exit code {}\n", eval["failed"].dump());
+  const auto& result = eval["results"][0];
+  return text + fmt::format(
+                    " {:>11.3f} {:>11.5f} {:>9.2f}%\n", result["perplexity"]["value"].get<double>(),
+                    result["kl"]["mean"].get<double>(), 100 * result["same_top"].get<double>());
+}
+
+}  // namespace
+
+int cmd_compare(int argc, const char* const* argv) {
+  QuantizeOptions options;
+  options.output = "signround-compare";
+  std::string model, text;
+  std::vector<std::string> names = {"rtn", "opt-rtn", "gptq", "autoround", "signround"};
+  int64_t eval_seqlen = 2048, eval_limit = 0;
+  bool json = false;
+  Flags flags("compare MODEL [--methods LIST] [flags]",
+              "Quantizes MODEL by several methods with the same settings, evaluates each result "
+              "against MODEL, and prints one table. Results stay in OUT/METHOD; a comparison that "
+              "was stopped goes on with the same command. Flags of quantize hold for all methods.");
+  flags.positional(
+      "MODEL", model,
+      "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
+  flags.add(
+      "methods", names,
+      {.help = "what to compare: rtn, opt-rtn, gptq, autoround-light, autoround, autoround-best, "
+               "signround",
+       .value = "LIST"});
+  flags.add("text", text,
+            {.help = "text to evaluate on; the built-in text if left out", .value = "FILE"});
+  flags.add("eval-seqlen", eval_seqlen,
+            {.help = "tokens of a chunk of it", .min = 2, .max = 1 << 20, .value = "N"});
+  flags.add("eval-limit", eval_limit, {.help = "chunks to read; 0: all", .min = 0, .value = "N"});
+  flags.add("json", json, {.help = "print a JSON object"});
+  flags.add_fields(options);
+  if (!flags.parse(argc, argv)) return 0;
+  for (const auto& name : names)
+    if (!find_method(name)) flags.problem("--methods: '" + name + "' is none of " + method_names());
+  for (const char* decided : {"method", "recipe"})
+    if (flags.was_set(decided))
+      flags.problem("--" + std::string(decided) + " is decided by --methods here");
+  if (options.formats.size() != 1) flags.problem("--format: one format is compared, not several");
+  for (auto& problem : options.problems()) flags.problem(std::move(problem));
+  flags.check();
+
+  const std::filesystem::path folder = options.output;
+  ordered_json all = {{"model", model}, {"methods", ordered_json::array()}};
+  std::string table =
+      fmt::format("{:<16} {:>10} {:>10} {:>10} {:>11} {:>11} {:>10}\n", "method", "size MB",
+                  "seconds", "memory MB", "perplexity", "KL", "same top");
+  double reference = 0;
+  for (const auto& name : names) {
+    const std::string out = (folder / name).string();
+    options.output = out;
+    std::vector<std::string> quantize = {"quantize", model};
+    for (auto& argument : arguments_of(options)) quantize.push_back(std::move(argument));
+    for (const auto& flag : find_method(name)->flags) quantize.push_back(flag);
+    std::string command = "signround";
+    for (const auto& argument : quantize) command += " " + argument;
+    log_info(command);
+    quantize.push_back("--quiet");
+    const ChildResult child = run_self(quantize);
+    ordered_json run = {{"failed", child.code}}, eval = {{"failed", 0}};
+    if (child.code == 0) {
+      run = ordered_json::parse(
+          read_text_file("compare", (std::filesystem::path(out) / "signround.json").string(),
+                         int64_t{1} << 30),
+          nullptr, false);
+      std::vector<std::string> evaluate = {"eval",
+                                           out,
+                                           "--reference",
+                                           model,
+                                           "--json",
+                                           "--seqlen=" + std::to_string(eval_seqlen),
+                                           "--limit=" + std::to_string(eval_limit)};
+      if (!text.empty()) evaluate.push_back("--text=" + text);
+      eval = child_json(evaluate);
+      if (eval.contains("results"))
+        reference = eval["results"][0]["reference_perplexity"]["value"].get<double>();
+    }
+    table += row(name, run, eval);
+    ordered_json entry = {{"method", name}, {"command", command}};
+    if (run.contains("failed"))
+      entry["failed"] = run["failed"];
+    else
+      entry.update({{"result_bytes", run["result_bytes"]},
+                    {"seconds", run["seconds"]},
+                    {"peak_rss_bytes", run["peak_rss_bytes"]}});
+    if (eval.contains("results")) entry["eval"] = eval["results"][0];
+    all["methods"].push_back(entry);
+  }
+  if (json)
+    std::printf("%s\n", all.dump(2, ' ', false, ordered_json::error_handler_t::replace).c_str());
+  else
+    std::printf("%soriginal: perplexity %.3f\n", table.c_str(), reference);
+  return 0;
+}
+
+}  // namespace signround

@@ -1,0 +1,17 @@
+# compare makes the results that quantize makes, and prints what eval says of them.
+source "$(dirname "$0")/lib.sh"
+settings=(--group-size 32 --lr 0.02 --nsamples 8 --seqlen 64 --batch-size 4 --compute-dtype float32 --threads 1)
+expect 0 compare "$tiny" "${settings[@]}" --methods rtn,gptq --eval-limit 2 --eval-seqlen 64 -o all --json
+cp out.txt table.json
+for k in 0 1; do
+  holds "$(json table.json /methods/$k/eval/kl/mean) > 0"
+  holds "$(json table.json /methods/$k/result_bytes) > 0"
+done
+expect 0 quantize "$tiny" "${settings[@]}" --method gptq -o alone
+same alone/model.safetensors all/gptq/model.safetensors
+expect 0 eval all/gptq --reference "$tiny" --limit 2 --seqlen 64 --json
+[ "$(json out.txt /results/0/kl/mean)" = "$(json table.json /methods/1/eval/kl/mean)" ] || die "another divergence than eval's"
+expect 0 compare "$tiny" "${settings[@]}" --methods rtn --eval-limit 2 --eval-seqlen 64 -o all
+grep -q '^rtn ' out.txt || die "no row"
+refuses 2 "'awq2' is none of rtn" compare "$tiny" --methods awq2 -o all
+refuses 2 'is decided by --methods' compare "$tiny" --methods rtn --method gptq -o all
