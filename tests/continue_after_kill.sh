@@ -27,6 +27,7 @@ killed_often() {
     fi
   done
   expect 0 "${command[@]}" -o out
+  ! grep -q 'is damaged on disk' err.txt || die "a block that was finished is taken for a damaged one"
   finished out
   same straight out
 }

@@ -123,3 +123,10 @@ printf 'GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\x
 gguf 3 bad.gguf
 printf 'GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7fabc' >bad.gguf
 gguf 3 bad.gguf
+# Blocks that config.json does not count are copied, and named.
+mkdir fewer
+cp "$tiny"/* fewer/
+sed -i 's/"num_hidden_layers": 2/"num_hidden_layers": 1/' fewer/config.json
+expect 0 quantize fewer "${small[@]}" --method rtn -o fewer-out
+grep -q 'tensors of blocks behind the 1 that config.json speaks of, the first model.layers.1.' err.txt || die "not named"
+refuses 9 'behind the 1' quantize fewer "${small[@]}" --method rtn -o strict --strict

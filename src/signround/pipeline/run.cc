@@ -51,9 +51,9 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
     const auto index = line.value("index", int64_t{-1});
     if (good >= plan_.blocks.size() || index != plan_.blocks[good]) break;
     const Layers& layers = plan_.layers[static_cast<size_t>(index)];
-    std::vector<std::string> found;
-    for (const auto& output : outputs_)
-      for (const auto& layer : layers)
+    std::vector<std::string> found;  // in the order of write()
+    for (const auto& layer : layers)
+      for (const auto& output : outputs_)
         if (layer.scheme.bits < 16) found.push_back(hex(output->hash_of(layer)));
     // Learned scales may be written already, and are written again.
     if (!learned_ && line["hashes"] != ordered_json(found)) {
