@@ -68,6 +68,33 @@ Value power(Runtime& runtime, const Value& a, const Value& b) {
   return float_result(runtime, std::pow(base, exponent), base, exponent);
 }
 
+// The quotient of two integers, rounded once, as Python does it. Beyond 2^53 the operands are not
+// doubles themselves: then the quotient's first 64 bits and the fact that there are more are
+// rounded.
+double true_division(Int a, Int b) {
+  constexpr Int kExact = static_cast<Int>(1) << 53;
+  auto rest = static_cast<unsigned __int128>(a < 0 ? -a : a);
+  const auto divisor = static_cast<unsigned __int128>(b < 0 ? -b : b);
+  if (rest <= static_cast<unsigned __int128>(kExact) &&
+      divisor <= static_cast<unsigned __int128>(kExact))
+    return static_cast<double>(static_cast<int64_t>(a)) /
+           static_cast<double>(static_cast<int64_t>(b));
+  unsigned __int128 quotient = rest / divisor;
+  rest %= divisor;
+  int exponent = 0;
+  for (; quotient < (static_cast<unsigned __int128>(1) << 63) && (rest != 0 || quotient != 0) &&
+         exponent > -300;
+       --exponent) {
+    rest <<= 1;  // below 2^126: no carry is lost
+    quotient = quotient << 1 | (rest >= divisor ? 1 : 0);
+    if (rest >= divisor) rest -= divisor;
+  }
+  for (; quotient >> 64 != 0; ++exponent) quotient = quotient >> 1 | (quotient & 1);
+  const auto bits = static_cast<uint64_t>(quotient) | (rest != 0 ? 1 : 0);
+  const double magnitude = std::ldexp(static_cast<double>(bits), exponent);
+  return (a < 0) != (b < 0) ? -magnitude : magnitude;
+}
+
 Value int_binary(Runtime& runtime, BinaryOp op, Int a, Int b) {
   switch (op) {
     case BinaryOp::kAdd:
@@ -77,8 +104,7 @@ Value int_binary(Runtime& runtime, BinaryOp op, Int a, Int b) {
     case BinaryOp::kMul:
       return checked(runtime, checked_product(runtime, a, b));
     case BinaryOp::kDiv:
-      return Value::real(
-          static_cast<double>(static_cast<long double>(a) / static_cast<long double>(b)));
+      return Value::real(true_division(a, b));
     case BinaryOp::kFloorDiv: {
       const Int quotient = a / b;
       return Value::integer(a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient);

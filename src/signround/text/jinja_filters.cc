@@ -1,6 +1,8 @@
 // Jinja's built-in filters on single values; those on sequences are in jinja_sequence_filters.cc.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <unordered_map>
 
 #include "signround/text/jinja_ast.h"
@@ -207,19 +209,27 @@ Value absolute(Runtime& runtime, const Args& args) {
 }
 
 // Python's round(value, digits): to the nearest decimal, halves (of the exact binary value) to
-// even.
+// even. printf rounds like this, also to significant digits, of which negative `digits` leave
+// fewer.
 double round_decimal(Runtime& runtime, double value, int64_t digits) {
-  if (!std::isfinite(value) || digits > 323) return value;
-  if (digits < -308) return std::copysign(0.0, value);
-  double result = 0;
+  if (!std::isfinite(value) || value == 0 || digits > 323) return value;
+  if (digits < -310) return std::copysign(0.0, value);
+  char buffer[700];
   if (digits >= 0) {
-    char buffer[700];
     std::snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(digits), value);
-    result = std::strtod(buffer, nullptr);
   } else {
-    const long double power = std::pow(10.0L, static_cast<long double>(-digits));
-    result = static_cast<double>(std::nearbyint(static_cast<long double>(value) / power) * power);
+    std::snprintf(buffer, sizeof buffer, "%.20e", value);
+    const int exponent = std::atoi(std::strchr(buffer, 'e') + 1);
+    const int precision = exponent + static_cast<int>(digits);
+    if (precision < -1) return std::copysign(0.0, value);
+    if (precision == -1) {  // one digit in front of what is kept: above half of it or not
+      const double half = std::strtod(("5e" + std::to_string(-digits - 1)).c_str(), nullptr);
+      const double whole = std::strtod(("1e" + std::to_string(-digits)).c_str(), nullptr);
+      return std::copysign(std::abs(value) > half ? whole : 0.0, value);
+    }
+    std::snprintf(buffer, sizeof buffer, "%.*e", precision, value);
   }
+  const double result = std::strtod(buffer, nullptr);
   if (!std::isfinite(result)) runtime.fail("rounded value too large to represent");
   return result;
 }

@@ -156,7 +156,7 @@ class BraceFormatter {
     if (peek() == '0') {
       if (spec.align == '\0') {
         spec.align = '=';
-        spec.fill = "0";
+        spec.fill.assign(1, '0');
       }
       ++at;
     }

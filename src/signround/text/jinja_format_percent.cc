@@ -113,7 +113,7 @@ class PercentFormatter {
     spec.align = left ? '<' : '>';
     if (zero && !left && type != 's' && type != 'r' && type != 'a' && type != 'c') {
       spec.align = '=';
-      spec.fill = "0";
+      spec.fill.assign(1, '0');
     }
     write(spec, type, value);
   }

@@ -293,53 +293,73 @@ Value get_item(Runtime& runtime, const Value& object, const Value& key) {
   return Value::undefined(runtime, object_type(object) + " has no element " + to_str(runtime, key));
 }
 
+namespace {
+
+// A bound of a slice; what lies beyond any length acts like the largest integer.
+int64_t bound_of(Runtime& runtime, const Value& bound, int64_t otherwise) {
+  if (bound.is(Kind::kNone)) return otherwise;
+  if (!bound.is_integral())
+    runtime.fail("slice indices must be integers or None, not ", type_name(bound));
+  constexpr Int kLargest = static_cast<Int>(1) << 62;
+  return static_cast<int64_t>(std::clamp(bound.as_int(), -kLargest, kLargest));
+}
+
+// The positions first, first + stride, ... of a slice.
+struct SlicePlan {
+  int64_t first, last, stride, count;
+};
+
+SlicePlan plan_slice(Runtime& runtime, int64_t length, const Value& start, const Value& stop,
+                     const Value& step) {
+  const int64_t stride = bound_of(runtime, step, 1);
+  if (stride == 0) runtime.fail("slice step cannot be zero");
+  const bool forward = stride > 0;
+  const auto place = [&](const Value& bound, int64_t otherwise) {
+    int64_t index = bound_of(runtime, bound, otherwise);
+    if (bound.is(Kind::kNone)) return index;
+    if (index < 0) index += length;
+    return forward ? std::clamp<int64_t>(index, 0, length)
+                   : std::clamp<int64_t>(index, -1, length - 1);
+  };
+  const int64_t first = place(start, forward ? 0 : length - 1),
+                last = place(stop, forward ? length : -1);
+  const int64_t distance = forward ? last - first : first - last;
+  const int64_t size = forward ? stride : -stride;
+  return {first, last, stride, distance <= 0 ? 0 : (distance - 1) / size + 1};
+}
+
+Value slice_string(Runtime& runtime, const StringObject& text, const SlicePlan& plan) {
+  if (plan.stride == 1)
+    return substring(runtime, text, plan.first, std::max(plan.first, plan.last));
+  runtime.reserve(8 * text.length);
+  std::u32string points;
+  for (size_t at = 0; at < text.text.size();) points += next_code_point(text.text, at);
+  runtime.release(8 * text.length);
+  std::string out;
+  for (int64_t i = 0; i < plan.count; ++i)
+    append_code_point(out, points[static_cast<size_t>(plan.first + i * plan.stride)]);
+  return Value::string(runtime, std::move(out), text.markup);
+}
+
+}  // namespace
+
 Value slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
             const Value& step) {
   if (object.is_undefined()) fail_undefined(runtime, object);
   if (!object.is_string() && !object.is_sequence() && !object.is(Kind::kRange))
     runtime.fail("'", type_name(object), "' object cannot be sliced");
-  for (const Value* bound : {&start, &stop, &step})
-    if (!bound->is(Kind::kNone) && !bound->is_integral())
-      runtime.fail("slice indices must be integers or None, not ", type_name(*bound));
-  const int64_t length = length_of(object);
-  const Int bound_of_stride = static_cast<Int>(1)
-                              << 62;  // beyond any length, so that nothing changes
-  const Int stride =
-      step.is(Kind::kNone) ? 1 : std::clamp(step.as_int(), -bound_of_stride, bound_of_stride);
-  if (stride == 0) runtime.fail("slice step cannot be zero");
-  const auto place = [&](const Value& bound, Int otherwise) -> Int {
-    if (bound.is(Kind::kNone)) return otherwise;
-    Int index = bound.as_int();
-    if (index < 0) index += length;
-    return stride > 0 ? std::clamp<Int>(index, 0, length) : std::clamp<Int>(index, -1, length - 1);
-  };
-  const Int first = place(start, stride > 0 ? 0 : length - 1);
-  const Int last = place(stop, stride > 0 ? length : -1);
-  if (object.is_string() && stride == 1)
-    return substring(runtime, object.as_string(), static_cast<int64_t>(first),
-                     static_cast<int64_t>(std::max(first, last)));
-  const Int count =
-      stride > 0 ? (last - first + stride - 1) / stride : (last - first + stride + 1) / stride;
+  const SlicePlan plan = plan_slice(runtime, length_of(object), start, stop, step);
+  if (object.is_string()) return slice_string(runtime, object.as_string(), plan);
   if (object.is(Kind::kRange)) {
     const auto& range = object.as<RangeObject>();
-    return Value::object(Kind::kRange, std::make_shared<RangeObject>(
-                                           &runtime, range.start + first * range.step,
-                                           range.start + last * range.step, range.step * stride,
-                                           static_cast<int64_t>(std::max<Int>(count, 0))));
-  }
-  if (object.is_string()) {
-    runtime.reserve(8 * length);
-    std::u32string points;
-    for (size_t at = 0; at < object.text().size();) points += next_code_point(object.text(), at);
-    runtime.release(8 * length);
-    std::string out;
-    for (Int i = 0; i < count; ++i)
-      append_code_point(out, points[static_cast<size_t>(first + i * stride)]);
-    return Value::string(runtime, std::move(out), object.as_string().markup);
+    return Value::object(
+        Kind::kRange, std::make_shared<RangeObject>(&runtime, range.start + plan.first * range.step,
+                                                    range.start + plan.last * range.step,
+                                                    range.step * plan.stride, plan.count));
   }
   Items items(runtime);
-  for (Int i = 0; i < count; ++i)
-    items.push(object.items()[static_cast<size_t>(first + i * stride)]);
+  for (int64_t i = 0; i < plan.count; ++i)
+    items.push(object.items()[static_cast<size_t>(plan.first + i * plan.stride)]);
   return object.is(Kind::kList) ? Value::list(runtime, items.take())
                                 : Value::tuple(runtime, items.take());
 }
