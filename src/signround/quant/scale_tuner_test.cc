@@ -54,7 +54,7 @@ TEST(ScaleTuner, FindsTheScalesOfLeastSquares) {
       }
       best.scales[k] = static_cast<float>(wq / qq);
     }
-    for (float& scale : q.scales) scale *= 0.8f;
+    for (float& scale : q.scales) scale *= 0.5f;
     ScaleTuner tuner(q);
     std::vector<float> gradient;
     const double before = squared_error(q, w, nullptr);
