@@ -20,7 +20,7 @@ struct QuantizeOptions {
   std::string scale_dtype = "float16";
   std::vector<std::string> formats = {"auto_round"};
   std::string method = "signround";
-  std::string recipe = "auto";
+  std::string recipe = "autoround";
   int iters = -1;  // -1, and 0 or "" below: as the recipe has it
   double lr = 0, minmax_lr = 0;
   std::string scales, start;

@@ -63,6 +63,7 @@ TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
 
 TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   QuantizeOptions options;
+  options.recipe = "auto";
   const auto own = options.resolved();
   EXPECT_EQ(own.scales, "free");
   EXPECT_EQ(own.start, "searched");

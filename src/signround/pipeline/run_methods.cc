@@ -103,7 +103,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
   if (result.non_finite_losses > 0)
     degrade(fmt::format("block {}: {} of {} losses were not finite{}", index,
                         result.non_finite_losses, result.iterations,
-                        result.best_iteration < 0 ? "; it keeps round-to-nearest" : ""));
+                        result.best_iteration < 0 ? "; it keeps what it began with" : ""));
   for (size_t i = 0; i < tuned.size(); ++i) {
     const QuantizedLinear linear = tuned[i].slot->finish();
     tuned[i].slot.reset();
