@@ -226,7 +226,7 @@ DistillResult distill(const DistillInputs& inputs, const DistillOptions& options
   SampleOrder order(samples, options.batch, options.seed);
   DistillResult result;
   result.steps = samples / options.batch * options.epochs;
-  const int64_t reported = std::min(kReported, result.steps);
+  const int64_t reported = std::clamp(result.steps / 2, int64_t{1}, kReported);
   for (int64_t i = 0; i < result.steps; ++i) {
     const double decay = 1 - static_cast<double>(i) / static_cast<double>(result.steps);
     const double kl = distiller.step(order.next(), decay * options.lr);
