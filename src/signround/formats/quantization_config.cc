@@ -1,32 +1,16 @@
 #include "signround/formats/quantization_config.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <span>
 
 #include "signround/base/error.h"
+#include "signround/formats/name_pattern.h"
 
 namespace signround {
 namespace {
 
 constexpr const char* kWhere = "quantization_config";
-constexpr uint32_t kMatchLimit =
-    100000;  // steps of one match: layer names are short, patterns may be hostile
-
-struct CodeDeleter {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-};
-struct MatchDeleter {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-};
-struct ContextDeleter {
-  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
-};
-
 struct PackingName {
   std::string_view name;
   Packing packing;
@@ -49,19 +33,8 @@ std::string lower(std::string text) {
 }  // namespace
 
 struct QuantizationConfig::Rule {
-  std::unique_ptr<pcre2_code, CodeDeleter> code;
-  bool anchored = false;
+  NamePattern pattern;
   QuantScheme scheme;
-
-  bool matches(std::string_view name) const {
-    const std::unique_ptr<pcre2_match_data, MatchDeleter> data(
-        pcre2_match_data_create_from_pattern(code.get(), nullptr));
-    const std::unique_ptr<pcre2_match_context, ContextDeleter> context(
-        pcre2_match_context_create(nullptr));
-    pcre2_set_match_limit(context.get(), kMatchLimit);
-    return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0,
-                       anchored ? PCRE2_ANCHORED : 0, data.get(), context.get()) >= 0;
-  }
 };
 
 namespace {
@@ -180,7 +153,7 @@ void QuantizationConfig::read_extra_config() {
   for (const auto& [key, json] : extra->items()) {
     const QuantScheme scheme = changed(json, source_ + " extra_config of " + key);
     exact_.emplace(key, scheme);
-    if (key.find_first_of("*+?^$()[]{}|\\") != std::string::npos) add_rule(key, false, scheme);
+    if (NamePattern::is_pattern(key)) add_rule(key, false, scheme);
   }
 }
 
@@ -201,20 +174,12 @@ void QuantizationConfig::read_dynamic() {
 }
 
 void QuantizationConfig::add_rule(const std::string& pattern, bool anchored, QuantScheme scheme) {
-  int error = 0;
-  size_t offset = 0;
-  Rule rule{nullptr, anchored, scheme};
-  rule.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), 0,
-                                &error, &offset, nullptr));
-  if (rule.code) {
+  Rule rule{NamePattern(pattern, anchored), scheme};
+  if (rule.pattern.problem().empty())
     rules_.push_back(std::move(rule));
-    return;
-  }
-  std::array<unsigned char, 128> text{};
-  pcre2_get_error_message(error, text.data(), text.size());
-  notes_.push_back(
-      source_ + ": the pattern " + pattern +
-      " of quantization_config matches nothing: " + reinterpret_cast<const char*>(text.data()));
+  else
+    notes_.push_back(source_ + ": the pattern " + pattern +
+                     " of quantization_config matches nothing: " + rule.pattern.problem());
 }
 
 QuantScheme QuantizationConfig::changed(const nlohmann::ordered_json& json,
@@ -239,7 +204,7 @@ QuantScheme QuantizationConfig::scheme_of(std::string_view layer) const {
     if (const auto found = exact_.find(key); found != exact_.end()) return found->second;
   }
   for (const Rule& rule : rules_) {
-    if (rule.matches(layer)) return rule.scheme;
+    if (rule.pattern.matches(layer)) return rule.scheme;
   }
   return scheme_;
 }

@@ -3,90 +3,20 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <set>
 
 #include "signround/base/error.h"
 #include "signround/eval/text_model.h"
 #include "signround/graph/program.h"
 #include "signround/model/load.h"
 #include "signround/ops/convert.h"
-#include "signround/ops/xent.h"
+#include "signround/pipeline/head_loss.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/scale_tuner.h"
 
 namespace signround {
 namespace {
 
-constexpr int64_t kHeadRows = 128;  // bounds the logits in memory
-constexpr int64_t kReported = 8;    // steps in the means that are reported
-
-std::set<std::string> names_of_all(const Graph& graph) {
-  std::set<std::string> names;
-  for (const auto& param : graph.linear_params()) names.insert(param.name);
-  return names;
-}
-
-// The original's predictions and the rounded model's: the loss, and its gradient by the last hidden
-// states.
-class Head {
- public:
-  Head(const Checkpoint& source, const Architecture& architecture, DType compute)
-      : graph_(architecture.head()),
-        weights_(graph_, compute),
-        program_(graph_, {.batch = 1,
-                          .seq_len = kHeadRows,
-                          .compute = compute,
-                          .train = true,
-                          .input_gradient = true,
-                          .untuned = names_of_all(graph_)}),
-        hidden_(architecture.hidden),
-        vocab_(architecture.vocab),
-        reference_(static_cast<size_t>(kHeadRows * vocab_)),
-        rows_(kHeadRows) {
-    load_weights(source, graph_, weights_);
-  }
-
-  // Sum of divergences over rows that count; d_hidden: (rows, hidden), of scale * that sum.
-  double run(const float* target, const float* hidden, int64_t rows, std::span<const uint8_t> mask,
-             float scale, float* d_hidden) {
-    double sum = 0;
-    for (int64_t first = 0; first < rows; first += kHeadRows) {
-      const int64_t count = std::min(kHeadRows, rows - first);
-      const auto part = mask.empty()
-                            ? mask
-                            : mask.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
-      put(target + first * hidden_, count);
-      std::copy_n(program_.output(), count * vocab_, reference_.begin());
-      put(hidden + first * hidden_, count);
-      const RowsIn logits{program_.output(), vocab_}, reference{reference_.data(), vocab_};
-      const std::span<KlRow> found(rows_.data(), static_cast<size_t>(count));
-      kl_fwd(count, vocab_, logits, reference, {}, found);
-      for (int64_t r = 0; r < count; ++r)
-        if (part.empty() || part[static_cast<size_t>(r)] != 0)
-          sum += static_cast<double>(rows_[static_cast<size_t>(r)].kl);
-      float* gradient = program_.output_gradient();
-      kl_bwd(count, vocab_, logits, reference, found, part, scale, {gradient, DType::kF32, vocab_});
-      std::fill(gradient + count * vocab_, gradient + kHeadRows * vocab_, 0.0f);
-      program_.backward(weights_, false);
-      std::copy_n(program_.input_gradient(), count * hidden_, d_hidden + first * hidden_);
-    }
-    return sum;
-  }
-
- private:
-  void put(const float* hidden, int64_t count) {
-    std::copy_n(hidden, count * hidden_, program_.input());
-    std::fill(program_.input() + count * hidden_, program_.input() + kHeadRows * hidden_, 0.0f);
-    program_.forward(weights_);
-  }
-
-  Graph graph_;
-  BlockWeights weights_;
-  Program program_;
-  int64_t hidden_, vocab_;
-  std::vector<float> reference_;
-  std::vector<KlRow> rows_;
-};
+constexpr int64_t kReported = 8;  // steps in the means that are reported, at most
 
 class Distiller {
  public:
@@ -127,8 +57,13 @@ class Distiller {
                      : std::count_if(mask.begin(), mask.end(), [](uint8_t m) { return m != 0; });
     require(valid > 0, "distill", "no token of the samples counts in the loss");
     const double sum =
-        head_.run(target.data(), saved_.back().data(), rows_, mask,
-                  static_cast<float>(1.0 / static_cast<double>(valid)), gradient.data());
+        head_.run(saved_.back().data(), rows_, mask,
+                  static_cast<float>(1.0 / static_cast<double>(valid)),
+                  [&](int64_t first, int64_t rows, float* logits) {
+                    std::copy_n(head_.logits(target.data() + first * hidden_, rows),
+                                rows * head_.vocab(), logits);
+                  },
+                  gradient.data());
     for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr, gradient);
     return sum / static_cast<double>(valid);
   }
@@ -208,7 +143,7 @@ class Distiller {
   const DistillInputs& in_;
   DistillOptions options_;
   int64_t hidden_, blocks_, rows_, first_ = 0;  // first_: the first block with a rounded layer
-  Head head_;
+  HeadLoss head_;
   std::vector<std::vector<float>> saved_;  // the input of each block, and the last one's output
   std::map<std::string, ScaleTuner> tuners_;
 };
@@ -258,16 +193,8 @@ int64_t distill_bytes(const Architecture& architecture,
                                                               .train = true,
                                                               .input_gradient = true}));
   }
-  const Graph head = architecture.head();
   return tuners + block + (architecture.blocks + 3) * rows * architecture.hidden * 4 +
-         BlockWeights::bytes_needed(head, options.compute, false) +
-         Program::bytes_needed(head, {.batch = 1,
-                                      .seq_len = kHeadRows,
-                                      .compute = options.compute,
-                                      .train = true,
-                                      .input_gradient = true,
-                                      .untuned = names_of_all(head)}) +
-         kHeadRows * architecture.vocab * 4;
+         HeadLoss::bytes_needed(architecture, options.compute);
 }
 
 }  // namespace signround

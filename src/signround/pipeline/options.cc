@@ -6,6 +6,8 @@
 
 #include "signround/base/error.h"
 #include "signround/formats/format.h"
+#include "signround/pipeline/layer_config.h"
+#include "signround/pipeline/mixed.h"
 
 namespace signround {
 
@@ -22,6 +24,7 @@ QuantScheme QuantizeOptions::quant_scheme() const {
 
 QuantizeOptions QuantizeOptions::resolved() const {
   QuantizeOptions r = *this;
+  r.layer_config = layer_config_text(layer_config);
   const bool few_bits = quant_scheme().bits <= 3;
   const bool own = recipe == "auto";
   if (r.scales.empty()) r.scales = own ? "free" : "range";
@@ -45,6 +48,14 @@ std::vector<std::string> QuantizeOptions::problems() const {
                     [](const std::string& f) { return f != "fake"; }))
       found.push_back("--scale-dtype " + scale_dtype +
                       ": packed formats hold float16 scales; use --format fake or leave it out");
+    LayerConfig(layer_config_text(layer_config), grid);
+    if (!size.empty()) parse_size(size);
+    if (mixed()) parse_options(choices, grid);
+    if (avg_bits > 0 && !size.empty())
+      found.push_back("--avg-bits and --size both say how large the result is; leave one out");
+    if (mixed() && effective_method() == "rtn")
+      found.push_back("--avg-bits and --size measure on text, which --method rtn does not read; use "
+                      "--method opt-rtn");
     if (const auto all = resolved(); all.start == "searched" && all.scales != "free")
       found.push_back(
           "--start searched needs --scales free: range factors begin at the group's range");

@@ -38,6 +38,11 @@ struct QuantizeOptions {
   bool shuffle = true;
   uint64_t seed = 42;
   std::vector<std::string> ignore_layers;
+  std::string layer_config;
+  double avg_bits = 0;
+  std::string size;
+  std::vector<std::string> choices = {"2", "3", "4", "8"};
+  std::string sensitivity, sensitivity_measure = "kl";
   bool quant_lm_head = false;
   std::string blocks;
   std::string compute_dtype = "auto";
@@ -85,6 +90,32 @@ struct QuantizeOptions {
       {.help = "layers left in 16 bit: parts of names, comma-separated",
        .aliases = {"fp_layers"},
        .value = "LIST"});
+    v("layer_config", layer_config,
+      {.help = "schemes of single layers: JSON or a file of it, from names, parts of names or regular "
+               "expressions to bits, a scheme's name, or {bits, group_size, sym}",
+       .value = "JSON"});
+    v("avg_bits", avg_bits,
+      {.help = "mixed precision: the schemes of --options are given to layers so that weights, scales "
+               "and zero points take this many bits per weight and predictions change least; q, k, "
+               "v and gate, up stay alike",
+       .aliases = {"target_bits"},
+       .min = 0,
+       .max = 16,
+       .value = "X"});
+    v("size", size,
+      {.help = "the same, for a size of the whole checkpoint, e.g. 4.2GB", .value = "SIZE"});
+    v("options", choices,
+      {.help = "what to choose from: bits, or names of schemes; 16 leaves a layer as it is",
+       .value = "LIST"});
+    v("sensitivity", sensitivity,
+      {.help = "file of what each choice costs; read if it is of this model and text, else measured "
+               "and written; default OUT.sensitivity.json",
+       .value = "FILE"});
+    v("sensitivity_measure", sensitivity_measure,
+      {.help = "cost of a choice: kl (divergence to second order), delta-loss (AutoScheme's sum of "
+               "|gradient x change|), error (of the layer's output)",
+       .choices = {"kl", "delta-loss", "error"},
+       .value = "NAME"});
     v("quant_lm_head", quant_lm_head,
       {.help = "quantize the head as well (models whose head is not tied to the embedding)"});
     v("blocks", blocks,
@@ -214,6 +245,8 @@ struct QuantizeOptions {
 
   // These options with everything that the recipe decides written out.
   QuantizeOptions resolved() const;
+  std::string chosen_schemes;  // no flag: what mixed precision chose, as layer_config
+  bool mixed() const { return avg_bits > 0 || !size.empty(); }
   bool keeps_best() const { return scales != "free" && !not_use_best_mse; }  // of resolved ones
   // Grid of every layer, from scheme, bits, group_size and symmetry.
   QuantScheme quant_scheme() const;

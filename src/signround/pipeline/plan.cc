@@ -14,6 +14,7 @@
 #include "signround/io/safetensors.h"
 #include "signround/model/load.h"
 #include "signround/ops/matmul.h"
+#include "signround/pipeline/layer_config.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
 
@@ -73,35 +74,51 @@ std::pair<int64_t, std::string> tensors_beyond(const Checkpoint& checkpoint,
   return found;
 }
 
+// Layers that one of the formats cannot hold stay as they are.
+void skip_what_no_format_holds(const QuantizeOptions& options, Plan& plan) {
+  FormatModel model{.scheme = plan.scheme,
+                    .layers = plan.outside,
+                    .block_prefixes = {plan.architecture.block_prefix},
+                    .tuning = {}};
+  for (const auto& layers : plan.layers)
+    model.layers.insert(model.layers.end(), layers.begin(), layers.end());
+  std::vector<std::unique_ptr<CheckpointFormat>> formats;
+  for (const auto& name : options.formats) formats.push_back(make_format(name, model));
+  const auto check = [&](FormatLayer& layer) {
+    if (layer.scheme.bits == 16) return;
+    for (const auto& format : formats) {
+      const std::string why = format->problems(layer.scheme, layer.out, layer.in);
+      if (why.empty()) continue;
+      plan.skipped.push_back(layer.name + ": " + why);
+      layer.scheme.bits = 16;
+      return;
+    }
+  };
+  for (auto& layers : plan.layers)
+    for (FormatLayer& layer : layers) check(layer);
+  for (FormatLayer& layer : plan.outside) check(layer);
+}
+
 void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint, Plan& plan) {
   const Architecture& arch = plan.architecture;
   plan.blocks = parse_blocks(options.blocks, arch.blocks);
   const std::set<int64_t> selected(plan.blocks.begin(), plan.blocks.end());
-  FormatModel model{
-      .scheme = plan.scheme, .layers = {}, .block_prefixes = {arch.block_prefix}, .tuning = {}};
-  std::vector<std::unique_ptr<CheckpointFormat>> candidates;
-  for (const auto& name : options.formats) candidates.push_back(make_format(name, model));
-
+  LayerConfig layer_config(options.layer_config, plan.scheme),
+      chosen(options.chosen_schemes, plan.scheme);
   std::set<std::string> used_parts;
   const auto layer_of = [&](const LinearParam& param, bool wanted, bool in_blocks) {
-    const TensorInfo& info = checkpoint.at(param.name + ".weight");
     FormatLayer layer{.name = param.name,
                       .scheme = plan.scheme,
                       .out = param.out,
                       .in = param.in,
-                      .dtype = info.dtype,
+                      .dtype = checkpoint.at(param.name + ".weight").dtype,
                       .in_blocks = in_blocks};
+    if (const QuantScheme* own = layer_config.find(param.name))
+      layer.scheme = *own;
+    else if (const QuantScheme* best = chosen.find(param.name))
+      layer.scheme = *best;
     for (const auto& part : options.ignore_layers)
       if (is_ignored({part}, param.name)) used_parts.insert(part), wanted = false;
-    if (wanted) {
-      for (const auto& format : candidates) {
-        const std::string why = format->problems(plan.scheme, param.out, param.in);
-        if (why.empty()) continue;
-        plan.skipped.push_back(param.name + ": " + why);
-        wanted = false;
-        break;
-      }
-    }
     if (!wanted) layer.scheme.bits = 16;
     return layer;
   };
@@ -114,18 +131,24 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
     plan.skipped.push_back(
         fmt::format("{} tensors of blocks behind the {} that config.json speaks of, the first {}",
                     count, arch.blocks, first));
-  if (options.quant_lm_head) {
+  for (const LinearParam& param : arch.head().linear_params()) {
+    const bool named = layer_config.names(param.name);
+    if (!options.quant_lm_head && !named) continue;
     if (arch.tied)
       fail(ErrorKind::kInvalidArgument, "plan",
-           "--quant-lm-head: the head of this model is tied to its embedding, so it "
-           "cannot be quantized alone; leave the flag out");
-    for (const LinearParam& param : arch.head().linear_params())
-      plan.outside.push_back(layer_of(param, true, false));
+           named ? "--layer-config names " + param.name : "--quant-lm-head",
+           ": the head of this model is tied to its embedding, so it "
+           "cannot be quantized alone; leave it out");
+    plan.outside.push_back(layer_of(param, true, false));
   }
   for (const auto& part : options.ignore_layers)
     if (!used_parts.count(part))
       fail(ErrorKind::kInvalidArgument, "plan", "--ignore-layers: no layer's name contains '", part,
            "'; a layer is called ", plan.layers[0][0].name);
+  if (const auto unused = layer_config.unused(); !unused.empty())
+    fail(ErrorKind::kInvalidArgument, "plan", "--layer-config: no layer is meant by '", unused[0],
+         "'; a layer is called ", plan.layers[0][0].name);
+  skip_what_no_format_holds(options, plan);
   if (plan.quantized_weights() == 0)
     fail(ErrorKind::kInvalidArgument, "plan", "no layer is left to quantize",
          plan.skipped.empty() ? "" : "; the first that was skipped: " + plan.skipped[0]);

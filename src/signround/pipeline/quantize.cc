@@ -11,6 +11,7 @@
 #include "signround/formats/open_model.h"
 #include "signround/pipeline/interrupt.h"
 #include "signround/pipeline/journal.h"
+#include "signround/pipeline/mixed.h"
 #include "signround/pipeline/run.h"
 #include "signround/pipeline/run_folder.h"
 #include "signround/text/chat_template.h"
@@ -50,6 +51,7 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
   for (const auto& t : source.tensors())
     tensors += t.name + std::string(name_of(t.dtype)) + shape_text(t.shape);
   settings["program"] = kVersion;
+  if (options.mixed()) settings["chosen_schemes"] = options.chosen_schemes;
   settings["source"] = hex(xxh3(tensors)) + fmt::format("-{}", source.bytes_on_disk());
   settings["samples"] = hex(calibration.hash());
   settings["threads"] = num_threads();
@@ -70,6 +72,14 @@ int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOption
         (*found == "float32" || *found == "bfloat16"))
       option = *found;
   };
+  const ordered_json now = fields_to_json(options);
+  const auto same = [&](const char* key) {
+    return earlier->contains(key) && now.contains(key) && (*earlier)[key] == now[key];
+  };
+  if (earlier->contains("chosen_schemes") && (*earlier)["chosen_schemes"].is_string() &&
+      same("avg_bits") && same("size") && same("options") && same("sensitivity_measure") &&
+      same("layer_config"))
+    options.chosen_schemes = (*earlier)["chosen_schemes"];
   adopt("compute", options.compute_dtype);
   adopt("stream", options.stream_dtype);
   const auto found = earlier->find("micro_batch");
@@ -104,11 +114,13 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
   QuantizeOptions planned = options;
   const int64_t micro_batch =
       options.restart ? 0 : adopt_choices(folder.earlier_settings(), planned);
+  if (options.mixed() && planned.chosen_schemes.empty())
+    planned.chosen_schemes = choose_schemes(planned, *source, calibration, masks);
   Plan plan = make_plan(planned, *source, static_cast<int64_t>(calibration.samples.size()),
                         calibration.seqlen, micro_batch);
   log_info(plan.describe());
   if (options.restart) folder.clear();
-  const ordered_json settings = settings_of(options, *source, plan, calibration);
+  const ordered_json settings = settings_of(planned, *source, plan, calibration);
   if (const auto before = folder.finished_settings()) {
     if (*before != settings)
       fail(ErrorKind::kBusy, "output", options.output,

@@ -1,0 +1,70 @@
+#include "signround/pipeline/head_loss.h"
+
+#include <algorithm>
+
+#include "signround/model/load.h"
+
+namespace signround {
+namespace {
+
+ProgramOptions options_of(const Graph& graph, DType compute) {
+  ProgramOptions options{.batch = 1,
+                         .seq_len = HeadLoss::kRows,
+                         .compute = compute,
+                         .train = true,
+                         .input_gradient = true};
+  for (const auto& param : graph.linear_params()) options.untuned.insert(param.name);
+  return options;
+}
+
+}  // namespace
+
+HeadLoss::HeadLoss(const Checkpoint& source, const Architecture& architecture, DType compute)
+    : graph_(architecture.head()),
+      weights_(graph_, compute),
+      program_(graph_, options_of(graph_, compute)),
+      hidden_(architecture.hidden),
+      vocab_(architecture.vocab),
+      reference_(static_cast<size_t>(kRows * vocab_)),
+      rows_(kRows) {
+  load_weights(source, graph_, weights_);
+}
+
+const float* HeadLoss::logits(const float* hidden, int64_t rows) {
+  std::copy_n(hidden, rows * hidden_, program_.input());
+  std::fill(program_.input() + rows * hidden_, program_.input() + kRows * hidden_, 0.0f);
+  program_.forward(weights_);
+  return program_.output();
+}
+
+double HeadLoss::run(const float* hidden, int64_t rows, std::span<const uint8_t> mask, float scale,
+                     const Reference& reference, float* d_hidden) {
+  double sum = 0;
+  for (int64_t first = 0; first < rows; first += kRows) {
+    const int64_t count = std::min(kRows, rows - first);
+    const auto part =
+        mask.empty() ? mask : mask.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    reference(first, count, reference_.data());
+    const RowsIn model{logits(hidden + first * hidden_, count), vocab_},
+        ref{reference_.data(), vocab_};
+    const std::span<KlRow> found(rows_.data(), static_cast<size_t>(count));
+    kl_fwd(count, vocab_, model, ref, {}, found);
+    for (int64_t r = 0; r < count; ++r)
+      if (part.empty() || part[static_cast<size_t>(r)] != 0)
+        sum += rows_[static_cast<size_t>(r)].kl;
+    float* gradient = program_.output_gradient();
+    kl_bwd(count, vocab_, model, ref, found, part, scale, {gradient, DType::kF32, vocab_});
+    std::fill(gradient + count * vocab_, gradient + kRows * vocab_, 0.0f);
+    program_.backward(weights_, false);
+    std::copy_n(program_.input_gradient(), count * hidden_, d_hidden + first * hidden_);
+  }
+  return sum;
+}
+
+int64_t HeadLoss::bytes_needed(const Architecture& architecture, DType compute) {
+  const Graph head = architecture.head();
+  return BlockWeights::bytes_needed(head, compute, false) +
+         Program::bytes_needed(head, options_of(head, compute)) + kRows * architecture.vocab * 4;
+}
+
+}  // namespace signround
