@@ -72,6 +72,6 @@ void gguf_seeds(const fs::path& folder) {
 
 int main(int argc, char** argv) {
   const std::filesystem::path folder = argc > 1 ? argv[1] : "seeds";
-  signround::safetensors_seeds(folder / "safetensors");
-  signround::gguf_seeds(folder / "gguf");
+  signround::safetensors_seeds(folder / "fuzz_safetensors");
+  signround::gguf_seeds(folder / "fuzz_gguf");
 }
