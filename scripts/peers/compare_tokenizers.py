@@ -4,7 +4,7 @@
     scripts/peers/compare_tokenizers.py --signround build/release/signround --count 10000 FOLDER...
 
 FOLDER holds a tokenizer.json (compared with the `tokenizers` package), or any other tokenizer that transformers can load
-(compared with AutoTokenizer). Prints one line per folder: strings, how many differ, and the first differences. Exit code 1
+(compared with AutoTokenizer); a file is a SentencePiece model, which transformers' LlamaTokenizer reads. Prints one line per folder: strings, how many differ, and the first differences. Exit code 1
 if any differ. Needs: tokenizers, transformers (see scripts/peers/README.md)."""
 import argparse
 import json
@@ -103,14 +103,26 @@ def main():
     args = parser.parse_args()
     worst = 0
     for folder in args.folders:
-        encode, special = reference(folder)
+        made = None
+        if os.path.isfile(folder):
+            made = tempfile.TemporaryDirectory()
+            shutil.copy(folder, os.path.join(made.name, "tokenizer.model"))
+            with open(os.path.join(made.name, "tokenizer_config.json"), "w", encoding="utf-8") as config:
+                json.dump({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, config)
+        try:
+            encode, special = reference(made.name if made else folder)
+        except Exception as error:  # whatever the peer raises
+            print(f"{folder}: the reference cannot read it: {str(error)[:200]}", flush=True)
+            continue
         rng = random.Random(args.seed)
         texts = [""] + [random_text(rng, special) for _ in range(args.count)]
         if args.texts:
             texts += [json.loads(line)["text"] for line in open(args.texts, encoding="utf-8")]
         with tempfile.TemporaryDirectory() as temp:
             model = folder
-            if os.path.exists(os.path.join(folder, "tokenizer.json")):  # as the package sees it: without its config
+            if made:
+                model = made.name
+            elif os.path.exists(os.path.join(folder, "tokenizer.json")):  # as the package sees it: without its config
                 model = os.path.join(temp, "model")
                 os.mkdir(model)
                 shutil.copy(os.path.join(folder, "tokenizer.json"), model)
@@ -128,8 +140,9 @@ def main():
             print(f"{folder}: {len(got)} lines for {len(texts)} texts")
             worst = 1
             continue
-        different = [(t, encode(t), g) for t, g in zip(texts, got) if encode(t) != g]
-        print(f"{folder}: {len(texts)} strings, {len(different)} differ")
+        wanted = [encode(t) for t in texts]
+        different = [(t, w, g) for t, w, g in zip(texts, wanted, got) if w != g]
+        print(f"{folder}: {len(texts)} strings, {len(different)} differ", flush=True)
         for text, want, have in sorted(different, key=lambda d: len(d[0]))[:5]:
             print(f"  {text!r}\n    reference {want}\n    signround {have}")
         worst = worst or bool(different)
