@@ -1,32 +1,49 @@
-# signround_library(FOLDER SOURCES a.cc ... DEPS target ...): the static library signround_FOLDER.
-# Every folder lists its files, so that a file that is not built cannot stay unnoticed.
+# signround_library(FOLDER [UNITY] SOURCES a.cc ... APART b.cc ... DEPS target ...): the static library signround_FOLDER.
+# Every folder lists its files, so that a file that is not built cannot stay unnoticed. UNITY: with SIGNROUND_UNITY (the
+# sanitizer build, whose time is mostly headers and templates compiled again) its files are joined into few large ones; those of
+# APART stay alone, because their local names are also those of other files.
 function(signround_library folder)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "UNITY" "" "SOURCES;APART;DEPS" ${ARGN})
   if(NOT ARG_SOURCES)
     add_library(signround_${folder} INTERFACE)
     target_include_directories(signround_${folder} INTERFACE ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(signround_${folder} INTERFACE ${ARG_DEPS})
     return()
   endif()
-  add_library(signround_${folder} STATIC ${ARG_SOURCES})
+  add_library(signround_${folder} STATIC ${ARG_SOURCES} ${ARG_APART})
+  signround_unity(signround_${folder} "${ARG_UNITY}" "${ARG_APART}")
   target_include_directories(signround_${folder} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(signround_${folder} PUBLIC ${ARG_DEPS})
   signround_flags(signround_${folder})
 endfunction()
 
-# signround_test(FOLDER SOURCES a_test.cc ... DEPS target ...): one test binary per folder.
+# signround_test(FOLDER [UNITY] SOURCES a_test.cc ... APART b_test.cc ... DEPS target ...): one test binary per folder.
 function(signround_test folder)
   if(NOT SIGNROUND_DEVELOPER)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
-  if(NOT ARG_SOURCES)
-    return()
-  endif()
-  add_executable(${folder}_test ${ARG_SOURCES})
+  cmake_parse_arguments(ARG "UNITY" "" "SOURCES;APART;DEPS" ${ARGN})
+  add_executable(${folder}_test ${ARG_SOURCES} ${ARG_APART})
+  signround_unity(${folder}_test "${ARG_UNITY}" "${ARG_APART}")
   target_link_libraries(${folder}_test PRIVATE signround_${folder} signround_testing ${ARG_DEPS} GTest::gtest_main)
   signround_flags(${folder}_test)
-  gtest_discover_tests(${folder}_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 300)
+  # One process for all tests of a folder: starting the program costs more than most of its tests.
+  add_test(NAME unit.${folder} COMMAND ${folder}_test --gtest_brief=1)
+  set_tests_properties(unit.${folder} PROPERTIES LABELS unit TIMEOUT 1800)
+endfunction()
+
+function(signround_unity target joined apart)
+  if(NOT SIGNROUND_UNITY OR NOT joined)
+    return()
+  endif()
+  set_source_files_properties(${apart} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  # kWhere, the place that the errors of a file name, is each file's own.
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12
+    UNITY_BUILD_UNIQUE_ID SIGNROUND_FILE UNITY_BUILD_CODE_BEFORE_INCLUDE
+"#undef kWhere
+#define SIGNROUND_JOIN_(a, b) a##b
+#define SIGNROUND_JOIN(a, b) SIGNROUND_JOIN_(a, b)
+#define kWhere SIGNROUND_JOIN(kWhere_, SIGNROUND_FILE)")
 endfunction()
 
 function(signround_flags target)

@@ -14,6 +14,11 @@ grep -q 'taken from mixed.sensitivity.json' err.txt || die "measured anew"
 same mixed again
 absent again.sensitivity.json
 
+# Other layers to choose for: what the file holds is of no use.
+cp mixed.sensitivity.json other.json
+expect 0 quantize "$tiny" "${settings[@]}" --avg-bits 4 -o other --sensitivity other.json --ignore-layers o_proj
+grep -q 'measured anew' err.txt || die "took the sensitivities of other layers"
+
 # A run that is killed goes on with the schemes that it began with, without measuring.
 changes=$(changes_of quantize "$tiny" "${settings[@]}" --avg-bits 4 -o counted --sensitivity mixed.sensitivity.json)
 cp mixed.sensitivity.json killed.json

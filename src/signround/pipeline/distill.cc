@@ -56,14 +56,13 @@ class Distiller {
         mask.empty() ? rows_
                      : std::count_if(mask.begin(), mask.end(), [](uint8_t m) { return m != 0; });
     require(valid > 0, "distill", "no token of the samples counts in the loss");
-    const double sum =
-        head_.run(saved_.back().data(), rows_, mask,
-                  static_cast<float>(1.0 / static_cast<double>(valid)),
-                  [&](int64_t first, int64_t rows, float* logits) {
-                    std::copy_n(head_.logits(target.data() + first * hidden_, rows),
-                                rows * head_.vocab(), logits);
-                  },
-                  gradient.data());
+    const double sum = head_.run(
+        saved_.back().data(), rows_, mask, static_cast<float>(1.0 / static_cast<double>(valid)),
+        [&](int64_t first, int64_t rows, float* logits) {
+          std::copy_n(head_.logits(target.data() + first * hidden_, rows), rows * head_.vocab(),
+                      logits);
+        },
+        gradient.data());
     for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr, gradient);
     return sum / static_cast<double>(valid);
   }

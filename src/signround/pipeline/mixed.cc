@@ -18,6 +18,7 @@
 #include "signround/pipeline/layer_config.h"
 #include "signround/pipeline/plan.h"
 #include "signround/pipeline/sensitivity.h"
+#include "signround/pipeline/source_identity.h"
 #include "signround/quant/allocate.h"
 
 namespace signround {
@@ -32,17 +33,21 @@ std::filesystem::path sensitivity_path(const QuantizeOptions& options) {
   return out + ".sensitivity.json";
 }
 
-// What a measurement depends on beside the layers.
-Json identity_of(const QuantizeOptions& options, const Checkpoint& source,
-                 const CalibrationSet& calibration, const std::vector<QuantScheme>& schemes) {
-  std::string tensors = source.config().dump();
-  for (const auto& t : source.tensors())
-    tensors += t.name + std::string(name_of(t.dtype)) + shape_text(t.shape);
+// What a measurement depends on.
+Json identity_of(const QuantizeOptions& options, const SensitivityInputs& inputs,
+                 const CalibrationSet& calibration, const std::vector<QuantScheme>& schemes,
+                 std::string_view format) {
+  std::string layers;
+  for (const auto& block : inputs.layers)
+    for (const auto& layer : block)
+      if (layer.scheme.bits != 16) layers += layer.name + '\n';
   Json names = Json::array();
   for (const auto& scheme : schemes) names.push_back(describe(scheme));
   return {{"program", kVersion},
-          {"source", hex(xxh3(tensors)) + fmt::format("-{}", source.bytes_on_disk())},
+          {"source", source_identity(inputs.source)},
           {"samples", hex(calibration.hash())},
+          {"layers", hex(xxh3(layers))},
+          {"format", format},
           {"seed", options.seed},
           {"options", names}};
 }
@@ -57,7 +62,7 @@ std::vector<SensitivityUnit> load_or_measure(const SensitivityInputs& inputs,
       return units_from_json(json["units"], path.string());
     }
     log_info("sensitivity: " + path.string() +
-             " is of another model, text or choice of schemes; measured anew");
+             " is of another model, text, format, or choice of layers or schemes; measured anew");
   }
   const auto units = measure_sensitivity(inputs, how, [](int64_t done, int64_t all) {
     check_interrupted();
@@ -181,7 +186,8 @@ std::string choose_schemes(const QuantizeOptions& options, const Checkpoint& sou
            "; use fewer or shorter samples");
   }
   const auto units = load_or_measure(
-      inputs, how, identity_of(options, source, calibration, schemes), sensitivity_path(options));
+      inputs, how, identity_of(options, inputs, calibration, schemes, packed->format->name()),
+      sensitivity_path(options));
 
   int64_t weights = 0;
   std::vector<std::vector<SizeChoice>> table;

@@ -54,8 +54,9 @@ std::vector<std::string> QuantizeOptions::problems() const {
     if (avg_bits > 0 && !size.empty())
       found.push_back("--avg-bits and --size both say how large the result is; leave one out");
     if (mixed() && effective_method() == "rtn")
-      found.push_back("--avg-bits and --size measure on text, which --method rtn does not read; use "
-                      "--method opt-rtn");
+      found.push_back(
+          "--avg-bits and --size measure on text, which --method rtn does not read; use "
+          "--method opt-rtn");
     if (const auto all = resolved(); all.start == "searched" && all.scales != "free")
       found.push_back(
           "--start searched needs --scales free: range factors begin at the group's range");

@@ -51,6 +51,7 @@ struct QuantizeOptions {
   double max_memory = 0;
   double shard_size = 5;
   bool strict = false;
+  bool timing = false;
   bool restart = false;
 
   template <class Visitor>
@@ -239,6 +240,9 @@ struct QuantizeOptions {
     v("strict", strict,
       {.help = "anything degraded (skipped layers, dropped samples, non-finite weights or losses) "
                "is an error"});
+    v("timing", timing,
+      {.help = "print for each block the time and rate of every part of the work, and their shares "
+               "of what this machine was measured to do"});
     v("restart", restart,
       {.help = "begin anew where OUT holds an unfinished or finished run of this program"});
   }

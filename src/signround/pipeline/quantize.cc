@@ -14,6 +14,7 @@
 #include "signround/pipeline/mixed.h"
 #include "signround/pipeline/run.h"
 #include "signround/pipeline/run_folder.h"
+#include "signround/pipeline/source_identity.h"
 #include "signround/text/chat_template.h"
 
 namespace signround {
@@ -44,15 +45,12 @@ CalibrationSet calibrate(const QuantizeOptions& options, const Checkpoint& check
 ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& source, const Plan& plan,
                          const CalibrationSet& calibration) {
   ordered_json settings = fields_to_json(options);
-  for (const char* key :
-       {"output", "max_memory", "strict", "restart", "threads", "compute_dtype", "stream_dtype"})
+  for (const char* key : {"output", "max_memory", "strict", "timing", "restart", "threads",
+                          "compute_dtype", "stream_dtype"})
     settings.erase(key);
-  std::string tensors = source.config().dump();
-  for (const auto& t : source.tensors())
-    tensors += t.name + std::string(name_of(t.dtype)) + shape_text(t.shape);
   settings["program"] = kVersion;
   if (options.mixed()) settings["chosen_schemes"] = options.chosen_schemes;
-  settings["source"] = hex(xxh3(tensors)) + fmt::format("-{}", source.bytes_on_disk());
+  settings["source"] = source_identity(source);
   settings["samples"] = hex(calibration.hash());
   settings["threads"] = num_threads();
   settings["compute"] = torch_name_of(plan.compute);

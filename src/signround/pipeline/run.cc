@@ -82,6 +82,7 @@ void Run::embed() {
   const int64_t hidden = plan_.architecture.hidden;
   targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype);
   std::vector<float> rows(static_cast<size_t>(plan_.seqlen * hidden));
+  const auto start = Clock::now();
   for (int64_t s = 0; s < plan_.nsamples; ++s) {
     embed_tokens(source_, plan_.architecture, calibration_.samples[static_cast<size_t>(s)],
                  rows.data());
@@ -89,6 +90,7 @@ void Run::embed() {
   }
   source_.release(plan_.architecture.embedding);
   if (plan_.follows_quantized_model()) inputs_ = targets_.clone();
+  timings_.add("embed", seconds_since(start));
 }
 
 void Run::blocks() {
@@ -98,6 +100,7 @@ void Run::blocks() {
           : plan_.blocks.back();
   const bool nothing_left = resumed_ == plan_.blocks.size() && plan_.outside.empty() &&
                             (options_.e2e_epochs == 0 || learned_);
+  if (options_.timing) machine_rates(plan_.compute);  // measured here, not within a block
   if (plan_.needs_calibration() && !nothing_left) embed();
   for (int64_t i = 0; i <= last && !nothing_left; ++i) {
     check_interrupted();
@@ -122,7 +125,7 @@ void Run::block(int64_t index) {
   } else {
     const Graph graph = plan_.architecture.block(index);
     BlockWeights weights(graph, plan_.compute);
-    load(graph, weights);
+    block_timings_.timed("load", 0, [&] { load(graph, weights); });
     std::set<std::string> untuned;
     for (const auto& layer : layers)
       if (layer.scheme.bits == 16) untuned.insert(layer.name);
@@ -150,15 +153,17 @@ void Run::block(int64_t index) {
       const double error_db = quantized_forward(program, weights);
       if (!finished) report.error_db = error_db;
     }
-    for (const auto& t : program.timings()) {
-      OpTiming& sum = timings_[t.name];
-      sum.seconds += t.seconds, sum.flops += t.flops, sum.calls += t.calls;
-    }
+    block_timings_.add(program.timings());
   }
   for (const auto& layer : layers) source_.release(layer.name + ".weight");
-  if (!selected || finished) return;
+  const bool rounded = selected && !finished;
+  if (rounded)
+    block_timings_.timed("sync", 0, [&] {
+      for (const auto& output : outputs_) output->sync();
+    });
   report.seconds = seconds_since(start);
-  for (const auto& output : outputs_) output->sync();
+  end_timings(fmt::format("block {}", index), report.seconds);
+  if (!rounded) return;
   ordered_json line = report.to_json();
   line["hashes"] = hashes_;
   line["degradations"] = std::vector<std::string>(
@@ -167,6 +172,15 @@ void Run::block(int64_t index) {
   journal_->append(line);
   report_.blocks.push_back(report);
   progress(report, order + 1);
+}
+
+// What was timed since the last call belongs to `what`, which took that long.
+void Run::end_timings(const std::string& what, double seconds) {
+  if (options_.timing)
+    log_info("timing: " + what + "\n" +
+             describe(block_timings_, seconds, machine_rates(plan_.compute)));
+  timings_.add(block_timings_.all());
+  block_timings_ = {};
 }
 
 // Weights that are not finite would spoil the reference; they are replaced as in rounding
@@ -199,9 +213,9 @@ void Run::reference_forward(Program& program, const BlockWeights& weights) {
   for (int64_t first = 0; first < plan_.nsamples; first += plan_.micro_batch) {
     check_interrupted();
     const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first);
-    targets_.gather(first, count, program.input());
+    block_timings_.timed("gather", 0, [&] { targets_.gather(first, count, program.input()); });
     program.forward(weights);
-    targets_.scatter(first, count, program.output());
+    block_timings_.timed("gather", 0, [&] { targets_.scatter(first, count, program.output()); });
   }
 }
 
@@ -217,20 +231,21 @@ double Run::quantized_forward(Program& program, const BlockWeights& weights) {
     check_interrupted();
     const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first),
                   rows = count * plan_.seqlen;
-    inputs_.gather(first, count, program.input());
+    block_timings_.timed("gather", 0, [&] {
+      inputs_.gather(first, count, program.input());
+      targets_.gather(first, count, target.data());
+    });
     program.forward(weights);
-    targets_.gather(first, count, target.data());
     const std::span<double> sums(row_sums.data(), static_cast<size_t>(rows));
-    error += mse_loss_fwd(rows, cols, {program.output(), cols}, {target.data(), DType::kF32, cols},
-                          {}, sums)
-                 .sum;
-    signal +=
-        mse_loss_fwd(rows, cols, {target.data(), cols}, {zeros.data(), DType::kF32, 0}, {}, sums)
-            .sum;
-    if (options_.enable_quanted_input)
-      inputs_.scatter(first, count, program.output());
-    else
-      inputs_.scatter(first, count, target.data());
+    const RowsIn output{program.output(), cols}, reference{target.data(), cols};
+    block_timings_.timed("loss", 0, [&] {
+      error += mse_loss_fwd(rows, cols, output, {target.data(), DType::kF32, cols}, {}, sums).sum;
+      signal += mse_loss_fwd(rows, cols, reference, {zeros.data(), DType::kF32, 0}, {}, sums).sum;
+    });
+    block_timings_.timed("gather", 0, [&] {
+      inputs_.scatter(first, count,
+                      options_.enable_quanted_input ? program.output() : target.data());
+    });
   }
   return decibels(error, signal);
 }
@@ -242,16 +257,16 @@ void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
         "{}.weight holds {} values that are not finite, the first at row {}, column {}; their "
         "groups were rounded from the finite ones",
         layer.name, non_finite.count, non_finite.first / layer.in, non_finite.first % layer.in));
+  block_timings_.timed("pack", 0, [&] {
+    for (const auto& output : outputs_)
+      hashes_.push_back(hex(output->write_layer(layer, linear).hash));
+  });
   const float floor = layer.scheme.scale_floor();
   const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(),
                                      [&](float s) { return std::abs(s) <= floor * 1.01f; });
   if (clamped > 0)
     degrade(fmt::format("{}: {} of {} scales stand at the floor of {:g}", layer.name, clamped,
                         linear.scales.size(), floor));
-  for (const auto& output : outputs_) {
-    const auto written = output->write_layer(layer, linear);
-    hashes_.push_back(hex(written.hash));
-  }
 }
 
 void Run::put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows) {
@@ -267,12 +282,14 @@ void Run::use_written_weights(BlockWeights& weights, const Layers& layers) {
   for (const auto& output : outputs_)
     if (output->plan().format->packing() != Packing::kNone) from = output.get();
   std::vector<float> rows;
-  for (const auto& layer : layers) {
-    if (layer.scheme.bits == 16) continue;
-    rows.resize(static_cast<size_t>(layer.out * layer.in));
-    from->read_weight(layer, rows.data());
-    put_weight(weights, layer, rows.data());
-  }
+  block_timings_.timed("read back", 0, [&] {
+    for (const auto& layer : layers) {
+      if (layer.scheme.bits == 16) continue;
+      rows.resize(static_cast<size_t>(layer.out * layer.in));
+      from->read_weight(layer, rows.data());
+      put_weight(weights, layer, rows.data());
+    }
+  });
 }
 
 void Run::progress(const BlockReport& block, size_t done) {
@@ -297,12 +314,14 @@ void Run::copy_rest() {
   for (const auto& layer : plan_.outside)
     if (layer.scheme.bits < 16) quantized.insert(layer.name + ".weight");
   int64_t copied = 0;
+  const auto start = Clock::now();
   for (const TensorInfo& tensor : source_.tensors()) {
     if (quantized.count(tensor.name)) continue;
     check_interrupted();
     for (const auto& output : outputs_) output->copy(source_, tensor);
     ++copied;
   }
+  timings_.add("copy", seconds_since(start));
   report_.ledger = {{"quantized", static_cast<int64_t>(quantized.size())}, {"copied", copied}};
   require(static_cast<int64_t>(quantized.size()) + copied ==
               static_cast<int64_t>(source_.tensors().size()),
@@ -315,10 +334,14 @@ void Run::finish() {
   report_.result_bytes = plan_.formats[0].bytes;
   report_.planned_memory = plan_.memory.total();
   report_.peak_rss_bytes = peak_rss_bytes();
-  for (const auto& [name, t] : timings_)
-    report_.timings[name] = {{"seconds", t.seconds},
-                             {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0},
-                             {"calls", t.calls}};
+  if (options_.timing)
+    log_info("timing: whole run\n" +
+             describe(timings_, seconds_since(start_), machine_rates(plan_.compute)));
+  for (const auto& t : timings_.all())
+    report_.timings[t.name] = {{"seconds", t.seconds},
+                               {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0},
+                               {"gbps", t.seconds > 0 ? t.bytes / t.seconds / 1e9 : 0},
+                               {"calls", t.calls}};
   const std::vector<ExtraFile> reports = {
       {"signround.json",
        {},

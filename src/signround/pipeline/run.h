@@ -11,6 +11,7 @@
 
 #include "signround/graph/program.h"
 #include "signround/graph/stream.h"
+#include "signround/graph/timings.h"
 #include "signround/io/checkpoint.h"
 #include "signround/pipeline/journal.h"
 #include "signround/pipeline/options.h"
@@ -77,6 +78,7 @@ class Run {
   void put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows);
   void degrade(const std::string& what);
   void progress(const BlockReport& block, size_t done);
+  void end_timings(const std::string& what, double seconds);
   bool is_last_needed(int64_t index) const {
     return index >= plan_.blocks.back() && plan_.outside.empty();
   }
@@ -96,7 +98,7 @@ class Run {
       targets_;                      // what the quantized model sees; what the original model sees
   std::vector<std::string> hashes_;  // of the layers of the block in work
   std::map<std::string, NonFinite> non_finite_;  // of the block in work, by layer
-  std::map<std::string, OpTiming> timings_;
+  Timings timings_, block_timings_;  // of the whole run; of the block in work
   Clock::time_point start_ = Clock::now();
 };
 

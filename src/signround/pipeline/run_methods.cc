@@ -56,7 +56,9 @@ Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weight
   for (int64_t first = 0; first < plan_.nsamples && first * plan_.seqlen < kTokens;
        first += plan_.micro_batch) {
     check_interrupted();
-    inputs_.gather(first, std::min(plan_.micro_batch, plan_.nsamples - first), program.input());
+    block_timings_.timed("gather", 0, [&] {
+      inputs_.gather(first, std::min(plan_.micro_batch, plan_.nsamples - first), program.input());
+    });
     program.forward(weights);
   }
   program.set_linear_input_observer({});
@@ -69,31 +71,34 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
   if (options_.start == "searched") moments = observe_quantized(program, weights);
   std::vector<TunedLayer> tuned;
   std::vector<const FormatLayer*> written;
-  for (const auto& layer : layers) {
-    if (layer.scheme.bits == 16) continue;
-    const auto make_slot = [&](const auto* w) -> std::unique_ptr<WeightSlot> {
-      if (options_.start != "searched")
-        return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how);
-      const QuantizedLinear start =
-          search_start(w, layer.out, layer.in, layer.scheme, moments.importance(layer).data());
-      return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how, &start);
-    };
-    std::unique_ptr<WeightSlot> slot;
-    const WeightView place = weights.weight(layer.name);
-    if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
-      slot = make_slot(static_cast<const BF16*>(place.data));
-    } else {
-      const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-      slot = make_slot(rows.data());
+  block_timings_.timed("start", 0, [&] {
+    for (const auto& layer : layers) {
+      if (layer.scheme.bits == 16) continue;
+      const auto make_slot = [&](const auto* w) -> std::unique_ptr<WeightSlot> {
+        if (options_.start != "searched")
+          return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how);
+        const QuantizedLinear start =
+            search_start(w, layer.out, layer.in, layer.scheme, moments.importance(layer).data());
+        return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how, &start);
+      };
+      std::unique_ptr<WeightSlot> slot;
+      const WeightView place = weights.weight(layer.name);
+      if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
+        slot = make_slot(static_cast<const BF16*>(place.data));
+      } else {
+        const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+        slot = make_slot(rows.data());
+      }
+      tuned.push_back({layer.name, std::move(slot)});
+      written.push_back(&layer);
     }
-    tuned.push_back({layer.name, std::move(slot)});
-    written.push_back(&layer);
-  }
+  });
   const TuneOptions tune_options{.iters = options_.iters,
                                  .batch_size = options_.batch_size,
                                  .accumulate_steps = options_.gradient_accumulate_steps,
                                  .seed = options_.seed + static_cast<uint64_t>(index),
-                                 .keep_best = options_.keeps_best()};
+                                 .keep_best = options_.keeps_best(),
+                                 .timings = &block_timings_};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
         check_interrupted();
@@ -105,7 +110,8 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                         result.non_finite_losses, result.iterations,
                         result.best_iteration < 0 ? "; it keeps what it began with" : ""));
   for (size_t i = 0; i < tuned.size(); ++i) {
-    const QuantizedLinear linear = tuned[i].slot->finish();
+    const QuantizedLinear linear =
+        block_timings_.timed("finish", 0, [&] { return tuned[i].slot->finish(); });
     tuned[i].slot.reset();
     write(*written[i], linear, non_finite_[written[i]->name]);
   }
@@ -179,8 +185,10 @@ void Run::round_by_second_moments(Program& program, BlockWeights& weights, const
       check_interrupted();
       const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
       GptqNotes notes;
-      write(layer, gptq(rows.data(), layer.out, layer.in, layer.scheme, factor, how, &notes),
-            notes.non_finite);
+      const QuantizedLinear linear = block_timings_.timed("round", 0, [&] {
+        return gptq(rows.data(), layer.out, layer.in, layer.scheme, factor, how, &notes);
+      });
+      write(layer, linear, notes.non_finite);
     }
     use_written_weights(weights, rounded);
   }
@@ -194,8 +202,9 @@ double Run::search_scales(const Layers& layers, const Moments& moments) {
     const std::vector<float> importance = moments.importance(layer);
     const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
     OptRtnNotes notes;
-    const QuantizedLinear linear =
-        opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
+    const QuantizedLinear linear = block_timings_.timed("search", 0, [&] {
+      return opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
+    });
     if (notes.unimportant_groups + notes.filled_groups > 0)
       degrade(
           fmt::format("{}: {} groups of inputs were never or partly seen in the calibration text",
@@ -221,7 +230,9 @@ BlockReport Run::round_without_text(int64_t index) {
     if (layer.scheme.bits == 16) continue;
     check_interrupted();
     NonFinite non_finite;
-    const QuantizedLinear linear = round_to_nearest(layer, non_finite);
+    const double bytes = 3.0 * static_cast<double>(layer.out * layer.in);  // bf16 in, codes out
+    const QuantizedLinear linear =
+        block_timings_.timed("round", bytes, [&] { return round_to_nearest(layer, non_finite); });
     const int64_t group = layer.scheme.group(layer.in), groups = linear.groups();
     std::vector<float> row(static_cast<size_t>(layer.in));
     for (int64_t r = 0; r < layer.out; r += 16) {

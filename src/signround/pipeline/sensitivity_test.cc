@@ -46,16 +46,14 @@ class Sensitivity : public ::testing::Test {
   }
 
   std::vector<SensitivityUnit> run(uint64_t seed = 1) {
-    return measure_sensitivity({.source = *checkpoint_,
-                                .architecture = architecture_,
-                                .layers = layers_,
-                                .samples = samples_,
-                                .masks = masks_,
-                                .bytes_of = [](const FormatLayer& l) {
-                                  return l.out * l.in * l.scheme.bits / 8;
-                                }},
-                               {.schemes = schemes_, .samples = kSamples, .seed = seed},
-                               [](int64_t, int64_t) {});
+    return measure_sensitivity(
+        {.source = *checkpoint_,
+         .architecture = architecture_,
+         .layers = layers_,
+         .samples = samples_,
+         .masks = masks_,
+         .bytes_of = [](const FormatLayer& l) { return l.out * l.in * l.scheme.bits / 8; }},
+        {.schemes = schemes_, .samples = kSamples, .seed = seed}, [](int64_t, int64_t) {});
   }
 
   // The divergence of the model in which only these layers are rounded.

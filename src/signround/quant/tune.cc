@@ -37,12 +37,13 @@ namespace {
 class StepRunner {
  public:
   StepRunner(Program& program, BlockWeights& weights, const ActivationStream& inputs,
-             const ActivationStream& targets, const TokenMasks& masks)
+             const ActivationStream& targets, const TokenMasks& masks, Timings& timings)
       : program_(program),
         weights_(weights),
         inputs_(inputs),
         targets_(targets),
         masks_(masks),
+        timings_(timings),
         micro_(program.rows() / inputs.seq_len()),
         target_(program.rows() * inputs.cols() * 4),
         row_sums_(static_cast<size_t>(program.rows())),
@@ -62,9 +63,12 @@ class StepRunner {
   // of the whole step.
   double run(const int64_t* samples, bool backward, bool accumulate, float scale) {
     const int64_t rows = program_.rows(), cols = inputs_.cols();
-    inputs_.gather(samples, micro_, program_.input());
+    const double bytes = static_cast<double>(rows * cols) * 4;
+    timings_.timed("gather", 4 * bytes, [&] {
+      inputs_.gather(samples, micro_, program_.input());
+      targets_.gather(samples, micro_, target_.as<float>());
+    });
     program_.forward(weights_);
-    targets_.gather(samples, micro_, target_.as<float>());
     std::span<const uint8_t> mask;
     if (!masks_.empty()) {
       for (int64_t i = 0; i < micro_; ++i)
@@ -74,10 +78,12 @@ class StepRunner {
     }
     const RowsIn pred{program_.output(), cols};
     const RowsAny ref{target_.data(), DType::kF32, cols};
-    if (!backward) return mse_loss_fwd(rows, cols, pred, ref, mask, row_sums_).sum;
-    const MseLoss loss = mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, row_sums_,
-                                          {program_.output_gradient(), DType::kF32, cols});
-    program_.backward(weights_, accumulate);
+    const RowsOut gradient{backward ? program_.output_gradient() : nullptr, DType::kF32, cols};
+    const MseLoss loss = timings_.timed("loss", (backward ? 3 : 2) * bytes, [&] {
+      return backward ? mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, row_sums_, gradient)
+                      : mse_loss_fwd(rows, cols, pred, ref, mask, row_sums_);
+    });
+    if (backward) program_.backward(weights_, accumulate);
     return loss.sum;
   }
 
@@ -86,6 +92,7 @@ class StepRunner {
   BlockWeights& weights_;
   const ActivationStream &inputs_, &targets_;
   const TokenMasks& masks_;
+  Timings& timings_;
   int64_t micro_;
   Buffer target_;
   std::vector<double> row_sums_;
@@ -99,7 +106,9 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
                       const TokenMasks& masks, const TuneOptions& options,
                       const std::function<void(int)>& on_iteration) {
   const int64_t batch = std::min(inputs.samples(), options.batch_size * options.accumulate_steps);
-  StepRunner runner(program, weights, inputs, targets, masks);
+  Timings unread;
+  Timings& timings = options.timings != nullptr ? *options.timings : unread;
+  StepRunner runner(program, weights, inputs, targets, masks, timings);
   require(runner.micro() > 0 && batch % runner.micro() == 0, "tune", "a step of ", batch,
           " samples cannot be cut into micro-batches of ", runner.micro());
   require(inputs.samples() == targets.samples() && inputs.seq_len() == targets.seq_len() &&
@@ -109,9 +118,13 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
           masks.size(), " masks for ", inputs.samples(), " samples");
   SampleOrder order(inputs.samples(), batch, options.seed);
   weights.allocate_gradients();
+  // Of one step, at least: the gradient and the weight are read, offsets read and written, the
+  // fake-quantized weight written.
+  double step_bytes = 0;
   for (TunedLayer& layer : layers) {
     const WeightView place = weights.weight(layer.name);
     layer.slot->write_weight(place.data, place.dtype, place.stride);
+    step_bytes += static_cast<double>(place.out * place.in * (3 * 4 + 2 * size_of(place.dtype)));
   }
 
   TuneResult result;
@@ -133,16 +146,20 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     if (options.keep_best ? loss < best : last && std::isfinite(loss)) {
       best = loss;
       result.best_iteration = i;
-      for (TunedLayer& layer : layers) layer.slot->keep_best();
+      timings.timed("keep best", 0, [&] {
+        for (TunedLayer& layer : layers) layer.slot->keep_best();
+      });
     }
     ++result.iterations;
     if (!last) {
       const double decay = 1.0 - static_cast<double>(i) / options.iters;
-      for (TunedLayer& layer : layers) {
-        const WeightView place = weights.weight(layer.name);
-        layer.slot->step(place.gradient, place.stride, decay, place.data, place.dtype,
-                         place.stride);
-      }
+      timings.timed("step and fake quantization", step_bytes, [&] {
+        for (TunedLayer& layer : layers) {
+          const WeightView place = weights.weight(layer.name);
+          layer.slot->step(place.gradient, place.stride, decay, place.data, place.dtype,
+                           place.stride);
+        }
+      });
     }
     if (on_iteration) on_iteration(i);
   }

@@ -10,6 +10,7 @@
 
 #include "signround/graph/program.h"
 #include "signround/graph/stream.h"
+#include "signround/graph/timings.h"
 #include "signround/quant/slot.h"
 
 namespace signround {
@@ -26,6 +27,7 @@ struct TuneOptions {
   int64_t accumulate_steps = 1;  // that many batches before each step
   uint64_t seed = 42;            // of the order of samples
   bool keep_best = true;         // false: the parameters before the last step
+  Timings* timings = nullptr;    // gets the time of what the program's own timings do not hold
 };
 
 struct TuneResult {
