@@ -2,11 +2,12 @@
 """Runs auto-round on a GGUF model with the samples that signround takes under --no-shuffle, and times it.
 
 usage: run_auto_round.py MODEL.gguf C4.jsonl OUT --bits 4 [--group-size 64] [--iters 200] [--nsamples 64] [--seqlen 256]
-       [--batch-size 4] [--blocks 8]
+       [--batch-size 4] [--blocks 8] [--seed 42]
 
 The first --blocks blocks are quantized (0: all), full-range symmetric. OUT gets the dequantized model (format fake), so
 that `signround eval OUT --reference MODEL.gguf` measures both programs' results with the same instrument.
-Prints one JSON line: seconds of quantize (start-up and compilation in it), peak resident bytes.
+Prints one JSON line: seconds of quantize (start-up and compilation in it), of each block (from one block's end to the
+next one's), peak resident bytes.
 """
 import argparse
 import json
@@ -23,7 +24,7 @@ def main():
     p.add_argument("model")
     p.add_argument("text")
     p.add_argument("out")
-    for name, value in (("bits", 4), ("group-size", 64), ("iters", 200), ("nsamples", 64), ("seqlen", 256), ("batch-size", 4), ("blocks", 8)):
+    for name, value in (("bits", 4), ("group-size", 64), ("iters", 200), ("nsamples", 64), ("seqlen", 256), ("batch-size", 4), ("blocks", 8), ("seed", 42)):
         p.add_argument("--" + name, type=int, default=value)
     a = p.parse_args()
     folder, file = os.path.split(os.path.abspath(a.model))
@@ -41,16 +42,26 @@ def main():
         if len(samples) == a.nsamples:
             break
     from auto_round import AutoRound
+    from auto_round.algorithms.quantization.sign_round.quantizer import SignRoundQuantizer
+    ends, tune = [], SignRoundQuantizer.quantize_block
+
+    def timed(*args, **kwargs):
+        result = tune(*args, **kwargs)
+        ends.append(time.time())
+        return result
+
+    SignRoundQuantizer.quantize_block = timed
     start = time.time()
     layers = {n: {"bits": 16} for n, m in model.named_modules()
               if isinstance(m, torch.nn.Linear) and a.blocks and n.startswith("model.layers.") and int(n.split(".")[2]) >= a.blocks}
     tuner = AutoRound(model, tokenizer, bits=a.bits, group_size=a.group_size, sym=True, iters=a.iters, nsamples=a.nsamples,
-                      seqlen=a.seqlen, batch_size=a.batch_size, dataset=samples, layer_config=layers, device_map="cpu")
+                      seqlen=a.seqlen, batch_size=a.batch_size, dataset=samples, seed=a.seed, layer_config=layers, device_map="cpu")
     tuner.quantize()
     seconds = time.time() - start
     tuner.save_quantized(a.out, format="fake")
     tokenizer.save_pretrained(a.out)
-    print(json.dumps({"seconds": seconds, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    blocks = [end - before for before, end in zip([start] + ends, ends)]
+    print(json.dumps({"seconds": seconds, "block_seconds": blocks[:a.blocks] if a.blocks else blocks, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                       "samples": len(samples)}))
 
 
