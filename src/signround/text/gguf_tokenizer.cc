@@ -11,6 +11,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/log.h"
+#include "signround/text/gguf_pre_tokenizer.h"
 
 namespace signround {
 namespace {
@@ -30,56 +31,6 @@ enum TokenType : int64_t {
   kUnused = 5,
   kByte = 6
 };
-
-// How text is cut before BPE, as the tokenizers do it whose name llama.cpp gives in
-// `tokenizer.ggml.pre`.
-enum class Splitter { kGpt2, kDigits, kLlama3, kQwen2, kTekken, kDefault };
-
-struct PreName {
-  std::string_view name;
-  Splitter splitter;
-  bool add_bos;  // where the file does not say it
-};
-constexpr std::array kPreNames = {
-    PreName{"gpt-2", Splitter::kGpt2, false},
-    PreName{"phi-2", Splitter::kGpt2, false},
-    PreName{"smollm", Splitter::kDigits, false},
-    PreName{"starcoder", Splitter::kDigits, false},
-    PreName{"refact", Splitter::kDigits, false},
-    PreName{"command-r", Splitter::kDigits, false},
-    PreName{"codeshell", Splitter::kDigits, false},
-    PreName{"llama3", Splitter::kLlama3, true},
-    PreName{"llama-v3", Splitter::kLlama3, true},
-    PreName{"llama-bpe", Splitter::kLlama3, true},
-    PreName{"falcon3", Splitter::kLlama3, true},
-    PreName{"pixtral", Splitter::kLlama3, true},
-    PreName{"smaug-bpe", Splitter::kLlama3, false},
-    PreName{"dbrx", Splitter::kLlama3, false},
-    PreName{"qwen2", Splitter::kQwen2, false},
-    PreName{"deepseek-r1-qwen", Splitter::kQwen2, false},
-    PreName{"megrez", Splitter::kQwen2, false},
-    PreName{"tekken", Splitter::kTekken, true},
-    PreName{"default", Splitter::kDefault, false},
-};
-
-// The published expressions of these tokenizers; they are part of what their vocabularies mean.
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define WHITESPACE R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"
-constexpr const char* kLlama3Pattern =
-    CONTRACTIONS R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITESPACE;
-constexpr const char* kQwen2Pattern =
-    CONTRACTIONS R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITESPACE;
-constexpr const char* kTekkenPattern =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
-    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
-    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" WHITESPACE;
-#undef CONTRACTIONS
-#undef WHITESPACE
-// What llama.cpp does with byte-level vocabularies of which it knows nothing more.
-constexpr std::array<const char*, 4> kDefaultPatterns = {
-    R"([\p{P}\$\+<=>\^~\|]+)",
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))", R"(\p{N}+)",
-    R"([0-9][0-9][0-9])"};
 
 struct Vocabulary {
   std::span<const std::string_view> tokens;
@@ -106,7 +57,7 @@ std::string quoted(const GgufFile& file, std::string_view text) {
   }
 }
 
-const PreName& pre_of(const GgufFile& file, const Vocabulary& v) {
+const GgufPreTokenizer& pre_of(const GgufFile& file, const Vocabulary& v) {
   std::string_view pre = v.pre;
   if (pre.empty()) {  // files from before the key existed: the architecture tells which tokenizer
                       // it must be
@@ -115,13 +66,11 @@ const PreName& pre_of(const GgufFile& file, const Vocabulary& v) {
           : architecture == "llama" && v.tokens.size() == 128256 ? "llama-bpe"
                                                                  : "default";
   }
-  for (const PreName& known : kPreNames)
-    if (known.name == pre) return known;
-  std::string names;
-  for (const PreName& known : kPreNames)
-    names += (names.empty() ? "" : ", ") + std::string(known.name);
-  fail(ErrorKind::kUnsupported, kWhere, file.path().string(), ": tokenizer.ggml.pre is ",
-       pre.substr(0, 32), "; known are ", names);
+  const GgufPreTokenizer* known = find_gguf_pre_tokenizer(pre);
+  if (known == nullptr)
+    fail(ErrorKind::kUnsupported, kWhere, file.path().string(), ": tokenizer.ggml.pre is ",
+         pre.substr(0, 32), "; known are ", gguf_pre_tokenizer_names());
+  return *known;
 }
 
 Vocabulary read_vocabulary(const GgufFile& file) {
@@ -302,26 +251,13 @@ ordered_json sequence(const char* key, std::initializer_list<ordered_json> steps
   return {{"type", "Sequence"}, {key, list}};
 }
 
-ordered_json pre_tokenizer_json(Splitter splitter) {
-  constexpr const char* kKey = "pretokenizers";
-  switch (splitter) {
-    case Splitter::kGpt2:
-      return byte_level(true);
-    case Splitter::kDigits:
-      return sequence(kKey, {{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true)});
-    case Splitter::kLlama3:
-      return sequence(kKey, {split(kLlama3Pattern), byte_level(false)});
-    case Splitter::kQwen2:
-      return sequence(kKey, {split(kQwen2Pattern), byte_level(false)});
-    case Splitter::kTekken:
-      return sequence(kKey, {split(kTekkenPattern), byte_level(false)});
-    case Splitter::kDefault:
-      break;
-  }
-  ordered_json steps = sequence(kKey, {});
-  for (const char* pattern : kDefaultPatterns) steps[kKey].push_back(split(pattern));
-  steps[kKey].push_back(byte_level(false));
-  return steps;
+ordered_json pre_tokenizer_json(const GgufPreTokenizer& pre) {
+  ordered_json steps = ordered_json::array();
+  if (pre.digits_alone) steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
+  for (const char* pattern : pre.patterns) steps.push_back(split(pattern));
+  steps.push_back(byte_level(pre.gpt2));
+  if (steps.size() == 1) return steps[0];
+  return {{"type", "Sequence"}, {"pretokenizers", steps}};
 }
 
 // Puts BOS in front and EOS behind, where asked for.
@@ -354,10 +290,10 @@ struct Steps {
 };
 
 Steps byte_level_steps(const GgufFile& file, const Vocabulary& v) {
-  const PreName& pre = pre_of(file, v);
+  const GgufPreTokenizer& pre = pre_of(file, v);
   Steps s;
-  if (pre.name == "qwen2") s.normalizer = {{"type", "NFC"}};
-  s.pre_tokenizer = pre_tokenizer_json(pre.splitter);
+  if (pre.nfc) s.normalizer = {{"type", "NFC"}};
+  s.pre_tokenizer = pre_tokenizer_json(pre);
   s.post_processor = {{"type", "ByteLevel"},
                       {"add_prefix_space", true},
                       {"trim_offsets", false},
@@ -368,7 +304,6 @@ Steps byte_level_steps(const GgufFile& file, const Vocabulary& v) {
                {"add_prefix_space", true},
                {"trim_offsets", true},
                {"use_regex", true}};
-  const bool ignore_merges = pre.splitter == Splitter::kLlama3 || pre.splitter == Splitter::kTekken;
   s.model = {{"type", "BPE"},
              {"dropout", nullptr},
              {"unk_token", nullptr},
@@ -376,7 +311,7 @@ Steps byte_level_steps(const GgufFile& file, const Vocabulary& v) {
              {"end_of_word_suffix", nullptr},
              {"fuse_unk", false},
              {"byte_fallback", false},
-             {"ignore_merges", ignore_merges}};
+             {"ignore_merges", pre.ignore_merges}};
   return s;
 }
 

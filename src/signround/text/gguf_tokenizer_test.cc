@@ -7,6 +7,8 @@
 #include "signround/testing/expect_error.h"
 #include "signround/testing/gguf_builder.h"
 #include "signround/testing/temp_dir.h"
+#include "signround/text/byte_level.h"
+#include "signround/text/gguf_pre_tokenizer.h"
 #include "signround/text/tokenizer.h"
 
 namespace signround {
@@ -108,8 +110,64 @@ TEST(GgufTokenizer, TheNameOfTheSplitterDecidesHowTextIsCut) {
   EXPECT_EQ(qwen2.config["add_bos_token"], false);
   EXPECT_EQ(with_pre("default").tokenizer["pre_tokenizer"]["pretokenizers"].size(), 5u);
   EXPECT_EQ(with_pre("tekken").tokenizer["model"]["ignore_merges"], true);
-  expect_error(ErrorKind::kUnsupported, "tokenizer.ggml.pre is viking; known are gpt-2, ",
-               [&] { with_pre("viking"); });
+  expect_error(ErrorKind::kUnsupported, "tokenizer.ggml.pre is no-such-name; known are gpt-2, ",
+               [&] { with_pre("no-such-name"); });
+}
+
+// A vocabulary of all bytes, and merges that join runs of the digit 1 and of the letter a.
+Files all_bytes(std::string_view pre) {
+  GgufBuilder b = byte_level();
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte)
+    append_byte_chars(tokens.emplace_back(), std::string(1, static_cast<char>(byte)));
+  for (const char* more : {"11", "1111", "111", "aa", "aaaa", "aaa"}) tokens.push_back(more);
+  b.text("tokenizer.ggml.pre", std::string(pre)).strings(kTokens, tokens);
+  b.strings("tokenizer.ggml.merges", {"1 1", "11 11", "11 1", "a a", "aa aa", "aa a"});
+  return convert(b);
+}
+
+TEST(GgufTokenizer, EveryNameIsReadAndNoNameLosesAByte) {
+  const std::string text =
+      "Hello wORLD's  12345 x=y+1;\r\n\n\t naïve E\xcc\x81t\xc3\xa9 人工智能 かな 한국어 ไทย "
+      "“quoted”… <sentinel:12> 🇩🇪👍🏽 1 234 567\n  end   ";
+  EXPECT_GE(gguf_pre_tokenizers().size(), 80u);
+  for (const GgufPreTokenizer& pre : gguf_pre_tokenizers()) {
+    const Files files = all_bytes(pre.name);
+    const auto tokenizer = Tokenizer::from_json(files.tokenizer.dump(), files.config);
+    const std::string want = pre.nfc ? [&] {
+      std::string normalized = text;
+      normalized.replace(normalized.find("E\xcc\x81"), 3, "\xc3\x89");
+      return normalized;
+    }() : text;
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, false), false), want) << pre.name;
+  }
+}
+
+// Seven digits show how a name cuts numbers: 11+11+11+1 joins to 1111 and 111 where they stay
+// together.
+TEST(GgufTokenizer, NamesCutNumbersAsTheirTokenizersDo) {
+  const std::string together = "1111 111", alone = "1 1 1 1 1 1 1", from_left = "111 111 1",
+                    from_right = "1 111 111";
+  const std::pair<const char*, std::string> cases[] = {
+      {"gpt-2", together},       {"mpt", together},        {"deepseek-llm", together},
+      {"bloom", together},       {"smollm", alone},        {"exaone", alone},
+      {"qwen2", alone},          {"qwen35", alone},        {"tekken", alone},
+      {"bailingmoe", alone},     {"seed-coder", alone},    {"viking", alone},
+      {"deepseek-coder", alone}, {"chameleon", alone},     {"spark2_5", alone},
+      {"youtu", alone},          {"exaone-moe", alone},    {"llama-bpe", from_left},
+      {"glm4", from_left},       {"gpt-4o", from_left},    {"deepseek-v3", from_left},
+      {"kimi-k2", from_left},    {"jais-2", from_left},    {"minicpm5", from_left},
+      {"falcon", from_left},     {"default", from_left},   {"tiny_aya", from_right},
+      {"afmoe", from_right},     {"superbpe", from_right},
+  };
+  for (const auto& [pre, want] : cases) {
+    const Files files = all_bytes(pre);
+    const auto tokenizer = Tokenizer::from_json(files.tokenizer.dump(), files.config);
+    std::string got;
+    for (int32_t id : tokenizer->encode("1111111", false))
+      got += (got.empty() ? "" : " ") + tokenizer->decode(std::vector<int32_t>{id}, false);
+    EXPECT_EQ(got, want) << pre;
+  }
 }
 
 TEST(GgufTokenizer, ABosThatTheFileAsksForIsAdded) {
