@@ -11,10 +11,10 @@ function(signround_library folder)
     return()
   endif()
   add_library(signround_${folder} STATIC ${ARG_SOURCES} ${ARG_APART})
-  signround_unity(signround_${folder} "${ARG_UNITY}" "${ARG_APART}")
   target_include_directories(signround_${folder} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(signround_${folder} PUBLIC ${ARG_DEPS})
   signround_flags(signround_${folder})
+  signround_unity(signround_${folder} "${ARG_UNITY}" "${ARG_APART}")
 endfunction()
 
 # signround_test(FOLDER [UNITY] SOURCES a_test.cc ... APART b_test.cc ... DEPS target ...): one test binary per folder.
@@ -24,9 +24,9 @@ function(signround_test folder)
   endif()
   cmake_parse_arguments(ARG "UNITY" "" "SOURCES;APART;DEPS" ${ARGN})
   add_executable(${folder}_test ${ARG_SOURCES} ${ARG_APART})
-  signround_unity(${folder}_test "${ARG_UNITY}" "${ARG_APART}")
   target_link_libraries(${folder}_test PRIVATE signround_${folder} signround_testing ${ARG_DEPS} GTest::gtest_main)
   signround_flags(${folder}_test)
+  signround_unity(${folder}_test "${ARG_UNITY}" "${ARG_APART}")
   # One process for all tests of a folder: starting the program costs more than most of its tests.
   add_test(NAME unit.${folder} COMMAND ${folder}_test --gtest_brief=1)
   set_tests_properties(unit.${folder} PROPERTIES LABELS unit TIMEOUT 1800)
@@ -44,6 +44,8 @@ function(signround_unity target joined apart)
 #define SIGNROUND_JOIN_(a, b) a##b
 #define SIGNROUND_JOIN(a, b) SIGNROUND_JOIN_(a, b)
 #define kWhere SIGNROUND_JOIN(kWhere_, SIGNROUND_FILE)")
+  # What these two see is the joining; the other presets warn of the files themselves.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage> -Wno-shadow)
 endfunction()
 
 function(signround_flags target)
