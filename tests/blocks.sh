@@ -28,3 +28,14 @@ for grid in '--bits 4' '--bits 2 --asym' '--bits 3 --symmetry gptq-sym'; do
   holds "(${values[0]} / ${values[2]} - 1)^2 < 1e-12"
   holds "(${values[1]} / ${values[2]} - 1)^2 < 1e-12"
 done
+
+# --nblocks: two blocks tuned as one give other weights, one entry in the report, and there are no more than two.
+expect 0 quantize "$tiny" "${small[@]}" -o apart
+expect 0 quantize "$tiny" "${small[@]}" --nblocks 2 -o joined
+finished joined
+holds "$(json joined/signround.json /blocks/0/loss_best) > 0"
+! "$JSON_VALUE" joined/signround.json /blocks/1/index >/dev/null 2>&1 || die "two entries for one unit"
+! cmp -s apart/model.safetensors joined/model.safetensors || die "--nblocks changed nothing"
+expect 0 quantize "$tiny" "${small[@]}" --nblocks 3 -o more
+same joined/model.safetensors more/model.safetensors
+refuses 2 '--nblocks tunes blocks together' quantize "$tiny" --method gptq --nblocks 2 -o no

@@ -27,6 +27,7 @@ const std::vector<Method>& methods() {
       {"rtn", {"--method", "rtn"}},
       {"opt-rtn", {"--method", "opt-rtn"}},
       {"gptq", {"--method", "gptq"}},
+      {"awq", {"--method", "opt-rtn", "--awq"}},
       {"autoround-light", {"--method", "signround", "--recipe", "light"}},
       {"autoround", {"--method", "signround", "--recipe", "autoround"}},
       {"autoround-best", {"--method", "signround", "--recipe", "best"}},
@@ -108,8 +109,8 @@ int cmd_compare(int argc, const char* const* argv) {
       "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
   flags.add(
       "methods", names,
-      {.help = "what to compare: rtn, opt-rtn, gptq, autoround-light, autoround, autoround-best, "
-               "signround",
+      {.help = "what to compare: rtn, opt-rtn, gptq, awq, autoround-light, autoround, "
+               "autoround-best, signround",
        .value = "LIST"});
   flags.add("text", text,
             {.help = "text to evaluate on; the built-in text if left out", .value = "FILE"});
@@ -121,7 +122,7 @@ int cmd_compare(int argc, const char* const* argv) {
   if (!flags.parse(argc, argv)) return 0;
   for (const auto& name : names)
     if (!find_method(name)) flags.problem("--methods: '" + name + "' is none of " + method_names());
-  for (const char* decided : {"method", "recipe"})
+  for (const char* decided : {"method", "recipe", "awq"})
     if (flags.was_set(decided))
       flags.problem("--" + std::string(decided) + " is decided by --methods here");
   if (options.formats.size() != 1) flags.problem("--format: one format is compared, not several");

@@ -78,6 +78,10 @@ std::vector<std::string> QuantizeOptions::problems() const {
     found.push_back("--e2e-epochs reads the integers from a packed format; add one to --format");
   if (e2e_epochs > 0 && method == "rtn")
     found.push_back("--e2e-epochs learns from text, which --method rtn does not read");
+  if (nblocks > 1 && !tunes())
+    found.push_back("--nblocks tunes blocks together, and nothing is tuned here; leave it out");
+  if (awq && method == "rtn")
+    found.push_back("--awq reads text, which --method rtn does not; use --method opt-rtn");
   if (formats.empty()) found.push_back("--format names no format");
   if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");
   try {

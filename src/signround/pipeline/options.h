@@ -25,8 +25,10 @@ struct QuantizeOptions {
   double lr = 0, minmax_lr = 0;
   std::string scales, start;
   double scale_lr = 2e-3;
+  int64_t nblocks = 1;
   int64_t e2e_epochs = 0;
   double e2e_lr = 1e-3;
+  bool awq = false;
   double damp = 0.01;
   bool act_order = true;
   bool enable_minmax_tuning = true;
@@ -169,6 +171,12 @@ struct QuantizeOptions {
                "loss of one step's samples is noise"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
+    v("nblocks", nblocks,
+      {.help = "consecutive blocks that are tuned as one, against the last one's output; memory and "
+               "the time of a step grow with it",
+       .min = 1,
+       .max = 1000,
+       .value = "N"});
     v("e2e_epochs", e2e_epochs,
       {.help = "after all blocks: passes over the samples in which the scales of all layers learn "
                "together what keeps the model's predictions close to the original's",
@@ -177,6 +185,9 @@ struct QuantizeOptions {
        .value = "N"});
     v("e2e_lr", e2e_lr,
       {.help = "its first step of a scale's logarithm", .min = 0, .max = 1, .value = "X"});
+    v("awq", awq,
+      {.help = "before rounding, scale input channels by their activations (AWQ) and fold the inverse "
+               "into the layer in front; for every method that reads text"});
     v("damp", damp,
       {.help = "gptq: share of the mean second moment that is added to all",
        .aliases = {"damp_percent"},

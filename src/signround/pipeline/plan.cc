@@ -10,11 +10,13 @@
 #include <set>
 
 #include "signround/base/error.h"
+#include "signround/graph/join.h"
 #include "signround/graph/program.h"
 #include "signround/io/safetensors.h"
 #include "signround/model/load.h"
 #include "signround/ops/matmul.h"
 #include "signround/pipeline/layer_config.h"
+#include "signround/pipeline/prepare_awq.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
 
@@ -102,6 +104,13 @@ void skip_what_no_format_holds(const QuantizeOptions& options, Plan& plan) {
 void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint, Plan& plan) {
   const Architecture& arch = plan.architecture;
   plan.blocks = parse_blocks(options.blocks, arch.blocks);
+  for (const int64_t block : plan.blocks) {
+    if (!plan.units.empty() && plan.units.back().end() == block &&
+        plan.units.back().count < options.nblocks)
+      ++plan.units.back().count;
+    else
+      plan.units.push_back({block, 1});
+  }
   const std::set<int64_t> selected(plan.blocks.begin(), plan.blocks.end());
   LayerConfig layer_config(options.layer_config, plan.scheme),
       chosen(options.chosen_schemes, plan.scheme);
@@ -260,21 +269,23 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
           ? DType::kBF16
           : DType::kF32;
   m.streams = streams * stream_elements * size_of(plan.stream_dtype);
-  for (int64_t i : plan.blocks) {
+  Graph graph;  // of the largest unit
+  for (const BlockUnit& unit : plan.units) {
+    Graph of_unit = plan.graph_of(unit);
+    const auto layers = plan.layers_of(unit);
     m.weights =
-        std::max(m.weights, BlockWeights::bytes_needed(arch.block(i), plan.compute, plan.tunes()));
-    if (plan.tunes())
-      m.slots = std::max(m.slots, slot_bytes(options, plan.layers[static_cast<size_t>(i)]));
+        std::max(m.weights, BlockWeights::bytes_needed(of_unit, plan.compute, plan.tunes()));
+    if (plan.tunes()) m.slots = std::max(m.slots, slot_bytes(options, layers));
     if (plan.method == "gptq")
-      for (const auto& l : plan.layers[static_cast<size_t>(i)])
-        m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
+      for (const auto& l : layers) m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
+    if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
   }
+  if (options.awq) m.slots = std::max(m.slots, prepare_awq_bytes(plan.layers));
   if (options.e2e_epochs > 0)
     m.slots = std::max(
         m.slots, distill_bytes(arch, plan.layers, plan.seqlen, distill_options(options, plan)));
   const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
                                                : available_memory() / 10 * 9;
-  const Graph graph = arch.block(plan.blocks[0]);
   for (plan.micro_batch = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;;
        --plan.micro_batch) {
     if (plan.batch % plan.micro_batch != 0) continue;
@@ -306,7 +317,8 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
   for (int64_t i : plan.blocks) {
     const double weights = static_cast<double>(plan.architecture.block(i).num_weights());
     // gptq: the original, one for each of about four inputs of layers, the quantized.
-    const double passes = plan.tunes() ? 2 : plan.method == "gptq" ? 6 : 1;
+    const double passes =
+        (plan.tunes() ? 2 : plan.method == "gptq" ? 6 : 1) + (options.awq ? 1 : 0);
     plan.seconds += passes * 2 * weights * tokens / rate;
     if (plan.tunes())
       plan.seconds +=
@@ -343,6 +355,22 @@ std::string MemoryLedger::describe() const {
   add("one micro-batch", program);
   add("packing", packing);
   return text;
+}
+
+std::vector<FormatLayer> Plan::layers_of(const BlockUnit& unit) const {
+  std::vector<FormatLayer> all;
+  for (int64_t i = unit.first; i < unit.end(); ++i) {
+    const auto& of_block = layers[static_cast<size_t>(i)];
+    all.insert(all.end(), of_block.begin(), of_block.end());
+  }
+  return all;
+}
+
+Graph Plan::graph_of(const BlockUnit& unit) const {
+  if (unit.count == 1) return architecture.block(unit.first);
+  std::vector<Graph> parts;
+  for (int64_t i = unit.first; i < unit.end(); ++i) parts.push_back(architecture.block(i));
+  return join(parts);
 }
 
 int64_t Plan::quantized_weights() const {

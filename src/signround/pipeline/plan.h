@@ -37,11 +37,18 @@ struct FormatPlan {
   int64_t bytes = 0;
 };
 
+// Consecutive blocks that are tuned as one.
+struct BlockUnit {
+  int64_t first = 0, count = 1;
+  int64_t end() const { return first + count; }
+};
+
 struct Plan {
   Architecture architecture;
   QuantScheme scheme;
   std::string method;
   std::vector<int64_t> blocks;  // to quantize
+  std::vector<BlockUnit> units;  // the same blocks, by what is tuned together
   std::vector<std::vector<FormatLayer>>
       layers;  // of each block of the model, all linear layers; bits 16: left alone
   std::vector<FormatLayer> outside;  // quantized layers outside the blocks (the head)
@@ -56,6 +63,8 @@ struct Plan {
   bool tunes() const { return method == "signround"; }
   // Each block sees what the quantized blocks before it give, beside what the original ones give.
   bool follows_quantized_model() const { return tunes() || method == "gptq"; }
+  std::vector<FormatLayer> layers_of(const BlockUnit& unit) const;
+  Graph graph_of(const BlockUnit& unit) const;
   int64_t quantized_weights() const;
   // Bits of the quantized layers' tensors on disk per weight, in the first packed format.
   std::string describe() const;

@@ -12,6 +12,7 @@
 #include "signround/pipeline/interrupt.h"
 #include "signround/pipeline/journal.h"
 #include "signround/pipeline/mixed.h"
+#include "signround/pipeline/prepare_awq.h"
 #include "signround/pipeline/run.h"
 #include "signround/pipeline/run_folder.h"
 #include "signround/pipeline/source_identity.h"
@@ -84,6 +85,27 @@ int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOption
   return found != earlier->end() && found->is_number_integer() ? found->get<int64_t>() : 0;
 }
 
+// The model with AWQ's factors folded in: those of the run that goes on, or found now.
+std::unique_ptr<Checkpoint> apply_awq(const Checkpoint& source, const Plan& plan,
+                                      const CalibrationSet& calibration,
+                                      const std::filesystem::path& file, bool strict,
+                                      RunReport& report) {
+  for (const auto& why : not_folded(plan)) {
+    const std::string what = "awq does not scale " + why;
+    if (strict) fail(ErrorKind::kStrict, "strict", what);
+    log_warn(what);
+    report.degradations.push_back(what);
+  }
+  if (!std::filesystem::exists(file)) {
+    const auto on_block = [](int64_t block, double gain) {
+      check_interrupted();
+      log_info(fmt::format("awq: block {:>3}  error {:.2f} dB against plain rounding", block, gain));
+    };
+    write_factors(file, prepare_awq(source, plan, calibration.samples, on_block));
+  }
+  return std::make_unique<ScaledCheckpoint>(source, read_factors(file));
+}
+
 }  // namespace
 
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& requested) {
@@ -140,7 +162,10 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
 
   const bool resume = folder.has_unfinished_run();
   Journal journal = Journal::open(folder.journal(), settings);
-  Run run(*source, options, std::move(plan), std::move(calibration), std::move(masks), report);
+  std::unique_ptr<Checkpoint> prepared;
+  if (options.awq)
+    prepared = apply_awq(*source, plan, calibration, folder.factors(), options.strict, report);
+  Run run(prepared ? *prepared : *source, options, std::move(plan), std::move(calibration), std::move(masks), report);
   run.open_outputs(journal, folder.scales(), resume);
   run.blocks();
   run.end_to_end();

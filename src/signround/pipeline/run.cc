@@ -4,19 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <set>
 
 #include "signround/base/error.h"
 #include "signround/base/hash.h"
 #include "signround/base/log.h"
-#include "signround/base/parallel.h"
 #include "signround/eval/text_model.h"
 #include "signround/io/atomic_file.h"
 #include "signround/model/load.h"
 #include "signround/ops/convert.h"
 #include "signround/ops/mse_loss.h"
 #include "signround/pipeline/interrupt.h"
+#include "signround/quant/load_finite.h"
 
 namespace signround {
 
@@ -49,8 +48,8 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
   size_t good = 0;
   for (const auto& line : journal.finished()) {
     const auto index = line.value("index", int64_t{-1});
-    if (good >= plan_.blocks.size() || index != plan_.blocks[good]) break;
-    const Layers& layers = plan_.layers[static_cast<size_t>(index)];
+    if (good >= plan_.units.size() || index != plan_.units[good].first) break;
+    const Layers layers = plan_.layers_of(plan_.units[good]);
     std::vector<std::string> found;  // in the order of write()
     for (const auto& layer : layers)
       for (const auto& output : outputs_)
@@ -71,10 +70,10 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
   }
   journal.begin(good);
   resumed_ = good;
-  learned_ = learned_ && good == plan_.blocks.size();
+  learned_ = learned_ && good == plan_.units.size();
   if (good > 0)
     log_info(
-        fmt::format("continuing: {} of {} blocks were finished before", good, plan_.blocks.size()));
+        fmt::format("continuing: {} of {} blocks were finished before", good, plan_.units.size()));
 }
 
 // The model's input: rows of the embedding.
@@ -98,23 +97,27 @@ void Run::blocks() {
       plan_.needs_calibration() && (!plan_.outside.empty() || options_.e2e_epochs > 0)
           ? plan_.architecture.blocks - 1
           : plan_.blocks.back();
-  const bool nothing_left = resumed_ == plan_.blocks.size() && plan_.outside.empty() &&
+  const bool nothing_left = resumed_ == plan_.units.size() && plan_.outside.empty() &&
                             (options_.e2e_epochs == 0 || learned_);
   if (options_.timing) machine_rates(plan_.compute);  // measured here, not within a block
   if (plan_.needs_calibration() && !nothing_left) embed();
-  for (int64_t i = 0; i <= last && !nothing_left; ++i) {
+  size_t next = 0;  // unit
+  for (int64_t i = 0; i <= last && !nothing_left;) {
     check_interrupted();
-    block(i);
+    const bool selected = next < plan_.units.size() && plan_.units[next].first == i;
+    const BlockUnit unit = selected ? plan_.units[next] : BlockUnit{.first = i};
+    block(unit, selected, next);
+    if (selected) ++next;
+    i = unit.end();
   }
 }
 
-void Run::block(int64_t index) {
+// selected: to be rounded, as unit number `order`; else its blocks only pass activations on.
+void Run::block(const BlockUnit& unit, bool selected, size_t order) {
   const auto start = Clock::now();
-  const size_t order = static_cast<size_t>(
-      std::lower_bound(plan_.blocks.begin(), plan_.blocks.end(), index) - plan_.blocks.begin());
-  const bool selected = order < plan_.blocks.size() && plan_.blocks[order] == index;
+  const int64_t index = unit.first;
   const bool finished = selected && order < resumed_;
-  const Layers& layers = plan_.layers[static_cast<size_t>(index)];
+  const Layers layers = plan_.layers_of(unit);
   hashes_.clear();
   const size_t degraded_before = report_.degradations.size();
 
@@ -123,7 +126,7 @@ void Run::block(int64_t index) {
     if (!selected || finished) return;
     report = round_without_text(index);
   } else {
-    const Graph graph = plan_.architecture.block(index);
+    const Graph graph = plan_.graph_of(unit);
     BlockWeights weights(graph, plan_.compute);
     block_timings_.timed("load", 0, [&] { load(graph, weights); });
     std::set<std::string> untuned;
@@ -148,7 +151,7 @@ void Run::block(int64_t index) {
         report.error_db = search_scales(layers, moments);
       }
     }
-    if (plan_.follows_quantized_model() && !(finished && is_last_needed(index))) {
+    if (plan_.follows_quantized_model() && !(finished && is_last_needed(unit))) {
       if (finished) use_written_weights(weights, layers);
       const double error_db = quantized_forward(program, weights);
       if (!finished) report.error_db = error_db;
@@ -186,26 +189,7 @@ void Run::end_timings(const std::string& what, double seconds) {
 // Weights that are not finite would spoil the reference; they are replaced as in rounding
 // (quant/non_finite.h).
 void Run::load(const Graph& graph, BlockWeights& weights) {
-  load_weights(source_, graph, weights);
-  non_finite_.clear();
-  for (const auto& param : graph.linear_params()) {
-    const WeightView place = weights.weight(param.name);
-    std::mutex mutex;
-    NonFinite& found = non_finite_[param.name];
-    parallel_for(param.out, 16, [&](int64_t begin, int64_t end) {
-      NonFinite mine;
-      for (int64_t r = begin; r < end; ++r) {
-        if (place.dtype == DType::kBF16)
-          mine.merge(replace_non_finite(static_cast<BF16*>(place.data) + r * place.stride, param.in,
-                                        r * param.in));
-        else
-          mine.merge(replace_non_finite(static_cast<float*>(place.data) + r * place.stride,
-                                        param.in, r * param.in));
-      }
-      std::lock_guard lock(mutex);
-      found.merge(mine);
-    });
-  }
+  non_finite_ = load_finite_weights(source_, graph, weights);
 }
 
 // targets: x becomes the original block's output, in place.
@@ -295,14 +279,14 @@ void Run::use_written_weights(BlockWeights& weights, const Layers& layers) {
 void Run::progress(const BlockReport& block, size_t done) {
   const double elapsed = seconds_since(start_),
                left = elapsed / static_cast<double>(done - resumed_) *
-                      static_cast<double>(plan_.blocks.size() - done);
+                      static_cast<double>(plan_.units.size() - done);
   std::string loss;
   if (plan_.tunes())
     loss = fmt::format("  loss {:.3g} -> {:.3g} (step {})", block.loss_first, block.loss_best,
                        block.best_iteration);
   log_info(fmt::format(
       "block {:>3} ({}/{}){}  error {:.1f} dB  {:.1f} s, {} left", block.index, done,
-      plan_.blocks.size(), loss, block.error_db, block.seconds,
+      plan_.units.size(), loss, block.error_db, block.seconds,
       left < 90 ? fmt::format("{:.0f} s", left) : fmt::format("{:.0f} min", left / 60)));
 }
 

@@ -60,7 +60,7 @@ class Run {
   };
 
   void embed();
-  void block(int64_t index);
+  void block(const BlockUnit& unit, bool selected, size_t order);
   BlockReport round_without_text(int64_t index);
   QuantizedLinear round_to_nearest(const FormatLayer& layer, NonFinite& non_finite);
   void load(const Graph& graph, BlockWeights& weights);
@@ -79,8 +79,8 @@ class Run {
   void degrade(const std::string& what);
   void progress(const BlockReport& block, size_t done);
   void end_timings(const std::string& what, double seconds);
-  bool is_last_needed(int64_t index) const {
-    return index >= plan_.blocks.back() && plan_.outside.empty();
+  bool is_last_needed(const BlockUnit& unit) const {
+    return unit.end() > plan_.blocks.back() && plan_.outside.empty();
   }
 
   const Checkpoint& source_;
@@ -90,7 +90,7 @@ class Run {
   TokenMasks masks_;
   RunReport& report_;
   Journal* journal_ = nullptr;
-  size_t resumed_ = 0;    // blocks that an earlier run finished
+  size_t resumed_ = 0;    // units that an earlier run finished
   bool learned_ = false;  // the end-to-end pass is done: scales_ holds what it found
   std::filesystem::path scales_;
   std::vector<std::unique_ptr<OutputFolder>> outputs_;

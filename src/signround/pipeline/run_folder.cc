@@ -67,6 +67,7 @@ void RunFolder::clear() {
   fs::remove(out_ / "signround.json", error);
   fs::remove(journal(), error);
   fs::remove(scales(), error);
+  fs::remove(factors(), error);
   remove_files(out_);
   for (auto name : format_names()) {
     remove_files(out_ / name);

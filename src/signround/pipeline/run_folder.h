@@ -25,6 +25,7 @@ class RunFolder {
   std::filesystem::path scales() const {
     return work_ / "scales.safetensors";
   }  // of the end-to-end pass
+  std::filesystem::path factors() const { return work_ / "awq.safetensors"; }  // of --awq
   bool has_unfinished_run() const;
   // "settings" of the finished run that OUT holds.
   std::optional<nlohmann::ordered_json> finished_settings() const;
