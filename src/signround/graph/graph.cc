@@ -1,5 +1,8 @@
 #include "signround/graph/graph.h"
 
+#include <algorithm>
+#include <type_traits>
+
 #include "signround/base/error.h"
 
 namespace signround {
@@ -109,6 +112,54 @@ int64_t Graph::num_weights() const {
   int64_t n = 0;
   for (const auto& p : linear_params()) n += p.out * p.in;
   return n;
+}
+
+namespace {
+
+bool same(Value a, Value b) { return a.id == b.id; }
+bool same(const RopeSpec& a, const RopeSpec& b) {
+  return a.inv_freq == b.inv_freq && a.factor == b.factor && a.interleaved == b.interleaved;
+}
+bool same(const AttentionSpec& a, const AttentionSpec& b) {
+  return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
+         a.scale == b.scale && a.window == b.window && a.softcap == b.softcap;
+}
+
+bool same(const LinearsOp& a, const LinearsOp& b) {
+  const auto alike = [](const LinearParam& p, const LinearParam& q) {
+    return p.out == q.out && p.in == q.in && p.bias == q.bias;
+  };
+  return same(a.x, b.x) && std::equal(a.params.begin(), a.params.end(), b.params.begin(),
+                                      b.params.end(), alike);
+}
+bool same(const NormOp& a, const NormOp& b) {
+  return same(a.x, b.x) && a.weight.size == b.weight.size && a.eps == b.eps &&
+         a.weight_offset == b.weight_offset && a.heads == b.heads;
+}
+bool same(const RopeOp& a, const RopeOp& b) {
+  return same(a.x, b.x) && a.heads == b.heads && a.head_dim == b.head_dim && same(a.spec, b.spec);
+}
+bool same(const AttentionOp& a, const AttentionOp& b) {
+  return same(a.q, b.q) && same(a.k, b.k) && same(a.v, b.v) && same(a.spec, b.spec);
+}
+bool same(const GatedOp& a, const GatedOp& b) {
+  return same(a.gate, b.gate) && same(a.up, b.up) && a.activation == b.activation;
+}
+bool same(const AddOp& a, const AddOp& b) { return same(a.x, b.x) && same(a.y, b.y); }
+
+}  // namespace
+
+// Outputs are numbered in the order of recording, so that equal inputs mean equal values.
+bool same_shape(const Graph& a, const Graph& b) {
+  const auto alike = [](const Op& x, const Op& y) {
+    return x.index() == y.index() &&
+           std::visit(
+               [&](const auto& typed) { return same(typed, std::get<std::decay_t<decltype(typed)>>(y)); },
+               x);
+  };
+  return a.num_values() == b.num_values() && same(a.input(), b.input()) &&
+         same(a.output(), b.output()) && a.cols(a.input()) == b.cols(b.input()) &&
+         std::equal(a.ops().begin(), a.ops().end(), b.ops().begin(), b.ops().end(), alike);
 }
 
 std::vector<Value> inputs_of(const Op& op) {

@@ -114,6 +114,10 @@ class Graph {
   Value input_, output_;
 };
 
+// The same operations on the same values, with parameters of the same sizes under other names: what
+// is planned for one can run the other.
+bool same_shape(const Graph& a, const Graph& b);
+
 std::vector<Value> inputs_of(const Op& op);
 std::vector<Value> outputs_of(const Op& op);
 std::string name_of(const Op& op);  // "linears", "rms_norm", ... for timings and errors

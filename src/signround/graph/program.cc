@@ -148,7 +148,8 @@ struct Program::Impl {
     if (!options.train) return;
     wants_gradient[at(graph.input())] = options.input_gradient;
     for (int i = 0; i < num_ops; ++i) {
-      bool wanted = is_tuned(op(i));
+      bool wanted =
+          is_tuned(op(i)) || (options.norm_gradients && std::holds_alternative<NormOp>(op(i)));
       for (Value v : inputs_of(op(i))) wanted = wanted || wants_gradient[at(v)];
       for (Value v : outputs_of(op(i))) wants_gradient[at(v)] = wanted;
     }
@@ -201,7 +202,7 @@ struct Program::Impl {
                                   .ldb = in_cols,
                                   .ldc = cols,
                                   .bias = bias});
-    const size_t group = linears_before(i);
+    const size_t group = count_before<LinearsOp>(i);
     forward.push_back({timing("linears.forward"),
                        2.0 * double(rows) * double(cols) * double(in_cols), [=, this](Run& run) {
                          if (read.buffer != x.buffer) convert(in_cols, any(x), out(read));
@@ -214,10 +215,11 @@ struct Program::Impl {
                        }});
   }
 
-  size_t linears_before(int i) const {
-    return static_cast<size_t>(
-        std::count_if(graph.ops().begin(), graph.ops().begin() + i,
-                      [](const Op& o) { return std::holds_alternative<LinearsOp>(o); }));
+  // How many operations of kind O were recorded before op i.
+  template <class O>
+  size_t count_before(int i) const {
+    return static_cast<size_t>(std::count_if(graph.ops().begin(), graph.ops().begin() + i,
+                                             [](const Op& o) { return std::holds_alternative<O>(o); }));
   }
 
   void convert(int64_t cols, RowsAny x, RowsOut y) { signround::convert(rows, cols, x, y); }
@@ -231,10 +233,10 @@ struct Program::Impl {
     if (options.train && wants_gradient[at(o.x)])
       touch(x, backward_step(i)), arena.touch(rstd, backward_step(i));
     const HeadShape shape{rows, o.heads, o.weight.size};
+    const size_t index = count_before<NormOp>(i);
     forward.push_back({timing("rms_norm.forward"), 0, [=, this](Run& run) {
-                         const NormOp& norm = std::get<NormOp>(op(i));
-                         rms_norm_fwd(shape, in(x), run.weights->vector(norm.weight.name),
-                                      options_of(norm), out(y),
+                         rms_norm_fwd(shape, in(x), run.weights->norm(index),
+                                      options_of(std::get<NormOp>(op(i))), out(y),
                                       {floats(rstd), static_cast<size_t>(shape.rows())});
                        }});
   }
@@ -305,9 +307,7 @@ struct Program::Impl {
       for (const View& view : {q, k, v, y}) touch(view, backward_step(i));
     }
     const AttentionShape shape = attention_shape(o);
-    const size_t entry = static_cast<size_t>(
-        std::count_if(graph.ops().begin(), graph.ops().begin() + i,
-                      [](const Op& x) { return std::holds_alternative<AttentionOp>(x); }));
+    const size_t entry = count_before<AttentionOp>(i);
     const double flops = 4.0 * double(rows) * double(options.seq_len + 1) / 2 *
                          double(o.spec.heads * o.spec.head_dim);
     forward.push_back({timing("attention.forward"), flops, [=, this](Run& run) {
@@ -412,7 +412,7 @@ struct Program::Impl {
 
   void plan_backward(int i, const LinearsOp& o) {
     const int step = backward_step(i);
-    const size_t index = static_cast<size_t>(i), group = linears_before(i);
+    const size_t index = static_cast<size_t>(i), group = count_before<LinearsOp>(i);
     const int64_t cols = fused[index].stride, in_cols = o.params[0].in;
     View d_y = fused_gradient[index];
     if (!d_y) {  // a single output whose gradient is shared with an add
@@ -479,11 +479,13 @@ struct Program::Impl {
     const View d_x = gradient[at(o.x)], x = value[at(o.x)];
     const int rstd = saved[static_cast<size_t>(i)];
     const HeadShape shape{rows, o.heads, o.weight.size};
+    const size_t index = count_before<NormOp>(i);
     backward.push_back({timing("rms_norm.backward"), 0, [=, this](Run& run) {
-                          const NormOp& norm = std::get<NormOp>(op(i));
-                          rms_norm_bwd(shape, in(x), run.weights->vector(norm.weight.name),
+                          rms_norm_bwd(shape, in(x), run.weights->norm(index),
                                        {floats(rstd), static_cast<size_t>(shape.rows())}, in(d_y),
-                                       options_of(norm), out(d_x), accumulate);
+                                       options_of(std::get<NormOp>(op(i))), out(d_x), accumulate,
+                                       options.norm_gradients ? run.weights->norm_gradient(index)
+                                                              : std::span<float>());
                         }});
   }
 
@@ -492,9 +494,7 @@ struct Program::Impl {
     touch(d_y, backward_step(i));
     receive(i, o.x, true);  // the only reader of its input: nothing to add to
     const View d_x = gradient[at(o.x)];
-    const size_t table = static_cast<size_t>(
-        std::count_if(graph.ops().begin(), graph.ops().begin() + i,
-                      [](const Op& x) { return std::holds_alternative<RopeOp>(x); }));
+    const size_t table = count_before<RopeOp>(i);
     const HeadShape shape{rows, o.heads, o.head_dim};
     backward.push_back({timing("rope.backward"), 0,
                         [=, this](Run&) { rotate(table, i, shape, 0, in(d_y), out(d_x), true); }});

@@ -31,6 +31,7 @@ struct ProgramOptions {
   bool train = false;           // plan for backward()
   bool input_gradient = false;  // backward() also gives the gradient of the input
   std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
+  bool norm_gradients = false;  // backward() also gives the gradients of all norms' weights
 };
 
 // Time and work of each kind of operation, accumulated over runs.
@@ -59,7 +60,8 @@ class Program {
   // appended to it.
   void forward(const BlockWeights& weights, KvCache* cache = nullptr);
   // After forward. Weight gradients go into weights' gradient buffers: overwritten, or added to
-  // with `accumulate`.
+  // with `accumulate`. Gradients of norms, where they were planned, are always added to: the caller
+  // zeroes them.
   void backward(BlockWeights& weights, bool accumulate);
 
   // What an observer sees: the input rows of every LinearsOp of a forward run, in the compute

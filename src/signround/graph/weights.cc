@@ -9,22 +9,34 @@ BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute
     if (const auto* linears = std::get_if<LinearsOp>(&op)) {
       Group group;
       group.in = linears->params[0].in;
-      for (const auto& p : linears->params) {
-        linears_[p.name] = {groups_.size(), group.out, p};
-        group.out += p.out;
-        group.has_bias |= p.bias;
-      }
+      for (const auto& p : linears->params) group.out += p.out, group.has_bias |= p.bias;
       group.weight = Buffer(group.out * group.in * size_of(compute));
       if (group.has_bias) group.bias = Buffer(group.out * 4);
-      for (const auto& p : linears->params)
-        if (p.bias)
-          vectors_[p.name + ".bias"] = {group.bias.as<float>() + linears_[p.name].row,
-                                        static_cast<size_t>(p.out)};
       groups_.push_back(std::move(group));
     } else if (const auto* norm = std::get_if<NormOp>(&op)) {
       norms_.emplace_back(norm->weight.size * 4);
-      vectors_[norm->weight.name] = {norms_.back().as<float>(),
-                                     static_cast<size_t>(norm->weight.size)};
+    }
+  }
+  rename(graph);
+}
+
+void BlockWeights::rename(const Graph& graph) {
+  linears_.clear();
+  vectors_.clear();
+  size_t group = 0, norm = 0;
+  for (const Op& op : graph.ops()) {
+    if (const auto* linears = std::get_if<LinearsOp>(&op)) {
+      int64_t row = 0;
+      for (const auto& p : linears->params) {
+        linears_[p.name] = {group, row, p};
+        if (p.bias)
+          vectors_[p.name + ".bias"] = {groups_[group].bias.as<float>() + row,
+                                        static_cast<size_t>(p.out)};
+        row += p.out;
+      }
+      ++group;
+    } else if (const auto* o = std::get_if<NormOp>(&op)) {
+      vectors_[o->weight.name] = floats(norms_[norm++]);
     }
   }
 }
@@ -32,6 +44,12 @@ BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute
 void BlockWeights::allocate_gradients() {
   for (Group& group : groups_)
     if (!group.gradient.data()) group.gradient = Buffer(group.out * group.in * 4);
+}
+
+void BlockWeights::allocate_norm_gradients() {
+  if (norm_gradients_.empty())
+    for (const Buffer& norm : norms_)
+      norm_gradients_.emplace_back(norm.bytes());
 }
 
 WeightView BlockWeights::weight(std::string_view linear_name) {

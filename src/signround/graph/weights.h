@@ -31,14 +31,22 @@ class BlockWeights {
     Buffer weight, bias, gradient;
   };
 
-  // Memory for all parameters of `graph`, weights in `compute` (kF32 or kBF16). Blocks of the same
-  // shape share one BlockWeights: rename() gives it the next block's names.
+  // Memory for all parameters of `graph`, weights in `compute` (kF32 or kBF16).
   BlockWeights(const Graph& graph, DType compute);
-  void allocate_gradients();        // for all linear layers; kept from then on
+  // Blocks of the same shape can share one BlockWeights: gives it the next block's names. What it
+  // holds stays. REQUIRES: same_shape(graph, the graph that it was made for).
+  void rename(const Graph& graph);
+  void allocate_gradients();       // for all linear layers; kept from then on
+  void allocate_norm_gradients();  // for all norms
 
   DType compute() const { return compute_; }
   WeightView weight(std::string_view linear_name);
   std::span<float> vector(std::string_view name);  // a norm's weight or a "name.bias"
+  // Of the norm_op-th NormOp in the order of recording; an empty gradient: none was asked for.
+  std::span<float> norm(size_t norm_op) { return floats(norms_[norm_op]); }
+  std::span<float> norm_gradient(size_t norm_op) {
+    return norm_gradients_.empty() ? std::span<float>() : floats(norm_gradients_[norm_op]);
+  }
   const Group& group(size_t linears_op) const {
     return groups_[linears_op];
   }  // in the order of recording
@@ -46,9 +54,12 @@ class BlockWeights {
   static int64_t bytes_needed(const Graph& graph, DType compute, bool gradients);
 
  private:
+  static std::span<float> floats(Buffer& buffer) {
+    return {buffer.as<float>(), static_cast<size_t>(buffer.bytes() / 4)};
+  }
   DType compute_;
   std::vector<Group> groups_;
-  std::vector<Buffer> norms_;
+  std::vector<Buffer> norms_, norm_gradients_;
   struct Place {
     size_t group = 0;
     int64_t row = 0;

@@ -55,10 +55,11 @@ void check_weights(const Checkpoint& checkpoint, const Graph& graph) {
     check_shape(checkpoint, param.name, {param.size});
 }
 
-void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights) {
+void load_weights(const Checkpoint& checkpoint, const Graph& graph, BlockWeights& weights,
+                  const std::set<std::string>& filled) {
   check_weights(checkpoint, graph);
   for (const LinearParam& param : graph.linear_params())
-    load_linear(checkpoint, param, weights.weight(param.name));
+    if (!filled.count(param.name)) load_linear(checkpoint, param, weights.weight(param.name));
   for (const VectorParam& param : graph.vector_params())
     checkpoint.read_f32(param.name, 0, param.size, weights.vector(param.name).data());
 }

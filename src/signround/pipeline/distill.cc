@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 
 #include "signround/base/error.h"
 #include "signround/eval/text_model.h"
 #include "signround/graph/program.h"
 #include "signround/model/load.h"
-#include "signround/ops/convert.h"
 #include "signround/pipeline/head_loss.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/scale_tuner.h"
@@ -17,6 +17,19 @@ namespace signround {
 namespace {
 
 constexpr int64_t kReported = 8;  // steps in the means that are reported, at most
+
+// Of a layer's integers with its scales and zero points.
+int64_t integer_bytes(const FormatLayer& l) {
+  return l.out * l.in +
+         l.out * l.scheme.groups(l.in) * static_cast<int64_t>(sizeof(float) + sizeof(uint8_t));
+}
+
+std::set<std::string> rounded_names(const std::vector<FormatLayer>& layers) {
+  std::set<std::string> names;
+  for (const auto& layer : layers)
+    if (layer.scheme.bits < 16) names.insert(layer.name);
+  return names;
+}
 
 class Distiller {
  public:
@@ -34,9 +47,19 @@ class Distiller {
       for (const auto& layer : layers(i)) {
         if (layer.scheme.bits == 16) continue;
         first_ = i;
-        tuners_.emplace(layer.name, ScaleTuner(in_.read(layer)));
+        QuantizedLinear linear = in_.read(layer);
+        tuners_.emplace(layer.name, ScaleTuner(linear));
+        if (options_.keep_integers) kept_.emplace(layer.name, std::move(linear));
       }
     require(first_ < blocks_, "distill", "no layer is rounded");
+    for (int64_t i = first_; i < blocks_ && options_.norms; ++i) {
+      const Graph graph = in.architecture.block(i);
+      for (const Op& op : graph.ops())
+        if (const auto* norm = std::get_if<NormOp>(&op))
+          norms_.emplace(norm->weight.name,
+                         Norm{norm->weight_offset,
+                              FactorTuner(static_cast<size_t>(norm->weight.size))});
+    }
   }
 
   // One step on these samples: mean divergence per token that counts.
@@ -51,7 +74,11 @@ class Distiller {
         mask.insert(mask.end(), in_.masks[index].begin(), in_.masks[index].end());
     }
     in_.targets.gather(samples, options_.batch, target.data());
-    for (int64_t i = 0; i < blocks_; ++i) forward(i);
+    for (int64_t i = 0; i < blocks_; ++i) {
+      const auto index = static_cast<size_t>(i);
+      const Shape& block = forward(i);
+      std::copy_n(block.program.output(), saved_[index + 1].size(), saved_[index + 1].begin());
+    }
     const int64_t valid =
         mask.empty() ? rows_
                      : std::count_if(mask.begin(), mask.end(), [](uint8_t m) { return m != 0; });
@@ -67,75 +94,113 @@ class Distiller {
     return sum / static_cast<double>(valid);
   }
 
-  std::map<std::string, std::vector<float>> scales() const {
-    std::map<std::string, std::vector<float>> all;
-    for (const auto& [name, tuner] : tuners_) all[name] = tuner.scales();
-    return all;
+  void take(DistillResult& result) const {
+    for (const auto& [name, tuner] : tuners_) result.scales[name] = tuner.scales();
+    for (const auto& [name, norm] : norms_)
+      result.norms[name] = {.rows = norm.tuner.factors(), .columns = {}, .offset = norm.offset};
   }
 
  private:
+  // What runs all blocks of one shape.
+  struct Shape {
+    Graph graph;
+    BlockWeights weights;
+    Program program;
+  };
+  struct Norm {
+    float offset;
+    FactorTuner tuner;
+  };
+
   const std::vector<FormatLayer>& layers(int64_t block) const {
     return in_.layers[static_cast<size_t>(block)];
   }
 
-  // The block's parameters with the scales as they are now.
-  std::map<std::string, QuantizedLinear> load(int64_t block, const Graph& graph,
-                                              BlockWeights& weights) const {
-    load_weights(in_.source, graph, weights);
-    std::map<std::string, QuantizedLinear> rounded;
-    std::vector<float> values;
-    for (const auto& layer : layers(block)) {
-      in_.source.release(layer.name + ".weight");
-      if (layer.scheme.bits == 16) continue;
-      QuantizedLinear linear = in_.read(layer);
-      linear.scales = tuners_.at(layer.name).scales();
-      values.resize(static_cast<size_t>(layer.out * layer.in));
-      dequantize(linear, values.data());
-      const WeightView place = weights.weight(layer.name);
-      convert(layer.out, layer.in, {values.data(), DType::kF32, layer.in},
-              {place.data, place.dtype, place.stride});
-      rounded.emplace(layer.name, std::move(linear));
-    }
-    return rounded;
+  Shape& shape_of(const Graph& graph) {
+    for (auto& shape : shapes_)
+      if (same_shape(shape->graph, graph)) {
+        shape->weights.rename(graph);
+        return *shape;
+      }
+    shapes_.push_back(std::make_unique<Shape>(
+        Shape{graph, BlockWeights(graph, options_.compute),
+              Program(graph, {.batch = options_.batch,
+                              .seq_len = in_.targets.seq_len(),
+                              .compute = options_.compute,
+                              .train = true,
+                              .input_gradient = true,
+                              .norm_gradients = options_.norms})}));
+    shapes_.back()->weights.allocate_gradients();
+    shapes_.back()->weights.allocate_norm_gradients();
+    return *shapes_.back();
   }
 
-  ProgramOptions program_options() const {
-    return {.batch = options_.batch, .seq_len = in_.targets.seq_len(), .compute = options_.compute};
+  // The layer with its scales as they are now.
+  template <class Use>
+  void with_rounded(const FormatLayer& layer, Use&& use) {
+    const auto kept = kept_.find(layer.name);
+    QuantizedLinear read;
+    if (kept == kept_.end()) read = in_.read(layer);
+    QuantizedLinear& linear = kept == kept_.end() ? read : kept->second;
+    linear.scales = tuners_.at(layer.name).scales();
+    use(linear);
   }
 
-  void forward(int64_t i) {
+  // Runs the block on its saved input, with all parameters as they are now.
+  Shape& forward(int64_t i) {
     const Graph graph = in_.architecture.block(i);
-    BlockWeights weights(graph, options_.compute);
-    load(i, graph, weights);
-    Program program(graph, program_options());
-    const auto index = static_cast<size_t>(i);
-    std::copy(saved_[index].begin(), saved_[index].end(), program.input());
-    program.forward(weights);
-    std::copy_n(program.output(), saved_[index + 1].size(), saved_[index + 1].begin());
+    Shape& shape = shape_of(graph);
+    load_weights(in_.source, graph, shape.weights, rounded_names(layers(i)));
+    for (const auto& layer : layers(i)) {
+      if (layer.scheme.bits == 16) {
+        in_.source.release(layer.name + ".weight");
+        continue;
+      }
+      with_rounded(layer, [&](const QuantizedLinear& linear) {
+        const WeightView place = shape.weights.weight(layer.name);
+        dequantize(linear, place.data, place.dtype, place.stride);
+      });
+    }
+    for (const auto& param : graph.vector_params()) {
+      const auto norm = norms_.find(param.name);
+      if (norm == norms_.end()) continue;
+      const TensorFactors factors{
+          .rows = norm->second.tuner.factors(), .columns = {}, .offset = norm->second.offset};
+      const std::span<float> w = shape.weights.vector(param.name);
+      for (size_t r = 0; r < w.size(); ++r)
+        w[r] = scaled(w[r], factors, static_cast<int64_t>(r), 0);
+    }
+    const auto& input = saved_[static_cast<size_t>(i)];
+    std::copy(input.begin(), input.end(), shape.program.input());
+    shape.program.forward(shape.weights);
+    return shape;
   }
 
   // gradient: by the block's output; becomes that by its input.
   void backward(int64_t i, double lr, std::vector<float>& gradient) {
+    Shape& shape = forward(i);
     const Graph graph = in_.architecture.block(i);
-    BlockWeights weights(graph, options_.compute);
-    const auto rounded = load(i, graph, weights);
-    weights.allocate_gradients();
-    ProgramOptions how = program_options();
-    how.train = true;
-    how.input_gradient = i > first_;
-    for (const auto& layer : layers(i))
-      if (layer.scheme.bits == 16) how.untuned.insert(layer.name);
-    Program program(graph, how);
-    const auto& input = saved_[static_cast<size_t>(i)];
-    std::copy(input.begin(), input.end(), program.input());
-    program.forward(weights);
-    std::copy(gradient.begin(), gradient.end(), program.output_gradient());
-    program.backward(weights, false);
-    if (how.input_gradient)
-      std::copy_n(program.input_gradient(), gradient.size(), gradient.begin());
-    for (const auto& [name, linear] : rounded) {
-      const WeightView place = weights.weight(name);
-      tuners_.at(name).step(linear, place.gradient, place.stride, lr);
+    std::vector<Norm*> norms;  // in the order of recording
+    for (const Op& op : graph.ops())
+      if (const auto* o = std::get_if<NormOp>(&op); o != nullptr && options_.norms) {
+        const auto d = shape.weights.norm_gradient(norms.size());
+        std::fill(d.begin(), d.end(), 0.0f);
+        norms.push_back(&norms_.at(o->weight.name));
+      }
+    std::copy(gradient.begin(), gradient.end(), shape.program.output_gradient());
+    shape.program.backward(shape.weights, false);
+    std::copy_n(shape.program.input_gradient(), gradient.size(), gradient.begin());
+    for (const auto& layer : layers(i)) {
+      if (layer.scheme.bits == 16) continue;
+      const WeightView place = shape.weights.weight(layer.name);
+      with_rounded(layer, [&](const QuantizedLinear& linear) {
+        tuners_.at(layer.name).step(linear, place.gradient, place.stride, lr);
+      });
+    }
+    for (size_t n = 0; n < norms.size(); ++n) {
+      std::vector<float> value;  // what the factor multiplies, times the factor
+      for (float w : shape.weights.norm(n)) value.push_back(w + norms[n]->offset);
+      norms[n]->tuner.step(shape.weights.norm_gradient(n), value, lr);
     }
   }
 
@@ -145,6 +210,9 @@ class Distiller {
   HeadLoss head_;
   std::vector<std::vector<float>> saved_;  // the input of each block, and the last one's output
   std::map<std::string, ScaleTuner> tuners_;
+  std::map<std::string, QuantizedLinear> kept_;
+  std::map<std::string, Norm> norms_;  // by the weight's name
+  std::vector<std::unique_ptr<Shape>> shapes_;
 };
 
 }  // namespace
@@ -168,7 +236,7 @@ DistillResult distill(const DistillInputs& inputs, const DistillOptions& options
     if (i >= result.steps - reported) result.kl_last += kl / static_cast<double>(reported);
     if (on_step) on_step(i, result.steps, kl);
   }
-  result.scales = distiller.scales();
+  distiller.take(result);
   return result;
 }
 
@@ -176,23 +244,30 @@ int64_t distill_bytes(const Architecture& architecture,
                       const std::vector<std::vector<FormatLayer>>& layers, int64_t seqlen,
                       const DistillOptions& options) {
   const int64_t rows = options.batch * seqlen;
-  int64_t tuners = 0, block = 0;
+  int64_t tuners = 0, integers = 0, largest = 0, blocks = 0;
+  std::vector<Graph> shapes;
   for (int64_t i = 0; i < architecture.blocks; ++i) {
-    const Graph graph = architecture.block(i);
-    int64_t rounded = 0;
     for (const auto& l : layers[static_cast<size_t>(i)]) {
       if (l.scheme.bits == 16) continue;
       tuners += ScaleTuner::bytes(l.out, l.in, l.scheme);
-      rounded += 5 * l.out * l.in;  // its integers, and one layer's values at a time
+      integers += integer_bytes(l);
+      largest = std::max(largest, integer_bytes(l));
     }
-    block = std::max(block, rounded + BlockWeights::bytes_needed(graph, options.compute, true) +
-                                Program::bytes_needed(graph, {.batch = options.batch,
-                                                              .seq_len = seqlen,
-                                                              .compute = options.compute,
-                                                              .train = true,
-                                                              .input_gradient = true}));
+    Graph graph = architecture.block(i);
+    if (std::any_of(shapes.begin(), shapes.end(),
+                    [&](const Graph& g) { return same_shape(g, graph); }))
+      continue;
+    blocks += BlockWeights::bytes_needed(graph, options.compute, true) +
+              Program::bytes_needed(graph, {.batch = options.batch,
+                                            .seq_len = seqlen,
+                                            .compute = options.compute,
+                                            .train = true,
+                                            .input_gradient = true,
+                                            .norm_gradients = options.norms});
+    shapes.push_back(std::move(graph));
   }
-  return tuners + block + (architecture.blocks + 3) * rows * architecture.hidden * 4 +
+  return tuners + (options.keep_integers ? integers : largest) + blocks +
+         (architecture.blocks + 3) * rows * architecture.hidden * 4 +
          HeadLoss::bytes_needed(architecture, options.compute);
 }
 

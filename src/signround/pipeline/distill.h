@@ -1,6 +1,7 @@
-// The end-to-end pass: with all integers fixed, the scales of all rounded layers learn together
-// what keeps the whole model's predictions close to the original's. Memory: one block, one batch's
-// activations in front of every block, and four numbers per scale.
+// The end-to-end pass: with all integers fixed, the scales of all rounded layers, and the weights of
+// the norms, learn together what keeps the whole model's predictions close to the original's. Memory: one
+// block, one batch's activations in front of every block, four numbers per scale and, where there is
+// room, the integers.
 #pragma once
 
 #include <functional>
@@ -12,6 +13,7 @@
 #include "signround/graph/stream.h"
 #include "signround/io/checkpoint.h"
 #include "signround/model/architecture.h"
+#include "signround/model/scaled_checkpoint.h"
 #include "signround/quant/tune.h"
 
 namespace signround {
@@ -22,6 +24,8 @@ struct DistillOptions {
   int64_t batch = 4;
   uint64_t seed = 42;  // of the order of samples
   DType compute = DType::kF32;
+  bool norms = true;          // the norms' weights learn too
+  bool keep_integers = true;  // of all layers, in memory; false: they are read twice for every step
 };
 
 struct DistillInputs {
@@ -36,6 +40,7 @@ struct DistillInputs {
 
 struct DistillResult {
   std::map<std::string, std::vector<float>> scales;  // of each rounded layer, (out, groups)
+  CheckpointFactors norms;  // of each norm's weight behind the first rounded layer
   double kl_first = 0, kl_last = 0;  // means over the first and the last steps: noisy
   int64_t steps = 0;
 };

@@ -8,6 +8,7 @@
 #include "signround/base/random.h"
 #include "signround/eval/text_model.h"
 #include "signround/model/load.h"
+#include "signround/model/scaled_checkpoint.h"
 #include "signround/quant/rtn.h"
 #include "signround/testing/testdata.h"
 
@@ -48,8 +49,9 @@ class Distill : public ::testing::Test {
     targets_ = TextModel(*checkpoint_, DType::kF32).hidden_states(samples_);
   }
 
-  DistillResult run(const DistillOptions& options) {
-    return distill({.source = *checkpoint_,
+  DistillResult run(const DistillOptions& options) { return run(options, *checkpoint_); }
+  DistillResult run(const DistillOptions& options, const Checkpoint& source) {
+    return distill({.source = source,
                     .architecture = architecture_,
                     .layers = layers_,
                     .samples = samples_,
@@ -115,6 +117,44 @@ TEST_F(Distill, FirstStepGoesDownhillInEveryScale) {
     }
   }
   EXPECT_GT(checked, 8);
+}
+
+// As above for norms: a factor of one element, in the first and the last norm and in those of heads.
+TEST_F(Distill, FirstStepGoesDownhillInEveryNorm) {
+  const auto learned = run({.epochs = 1, .lr = 1e-3, .batch = kSamples});
+  int checked = 0;
+  for (const char* name :
+       {"model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_norm.weight",
+        "model.layers.1.post_attention_layernorm.weight"}) {
+    const auto& rows = learned.norms.at(name).rows;
+    for (size_t k = 0; k < rows.size(); k += 5) {
+      const auto loss_at = [&](float factor) {
+        std::vector<float> one(rows.size(), 1.0f);
+        one[k] = factor;
+        const ScaledCheckpoint moved(*checkpoint_, {{name, {.rows = one, .columns = {}}}});
+        return run({.epochs = 1, .lr = 0, .batch = kSamples}, moved).kl_first;
+      };
+      const double slope = loss_at(1.01f) - loss_at(0.99f);
+      if (std::fabs(slope) < 2e-6) continue;
+      ++checked;
+      EXPECT_NEAR(std::log(static_cast<double>(rows[k])), slope > 0 ? -1e-3 : 1e-3, 1e-6)
+          << name << " element " << k;
+    }
+  }
+  EXPECT_GT(checked, 6);
+}
+
+TEST_F(Distill, ReadingIntegersAgainGivesTheSame) {
+  const DistillOptions options{.epochs = 2, .lr = 0.01, .batch = 2};
+  DistillOptions again = options;
+  again.keep_integers = false;
+  const auto kept = run(options), read = run(again);
+  EXPECT_EQ(kept.scales, read.scales);
+  EXPECT_EQ(kept.norms, read.norms);
+}
+
+TEST_F(Distill, NormsStayWhereTheyAreUnlessAsked) {
+  EXPECT_TRUE(run({.epochs = 1, .lr = 1e-3, .batch = kSamples, .norms = false}).norms.empty());
 }
 
 TEST_F(Distill, TokensThatDoNotCountTeachNothing) {

@@ -28,6 +28,7 @@ struct QuantizeOptions {
   int64_t nblocks = 1;
   int64_t e2e_epochs = 0;
   double e2e_lr = 1e-3;
+  bool e2e_norms = true;
   bool awq = false;
   double damp = 0.01;
   bool act_order = true;
@@ -183,6 +184,8 @@ struct QuantizeOptions {
        .min = 0,
        .max = 1000,
        .value = "N"});
+    v("e2e_norms", e2e_norms,
+      {.help = "in those passes the norms' weights learn as well as the scales"});
     v("e2e_lr", e2e_lr,
       {.help = "its first step of a scale's logarithm", .min = 0, .max = 1, .value = "X"});
     v("awq", awq,

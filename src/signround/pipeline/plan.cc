@@ -224,7 +224,9 @@ DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan)
           .lr = options.e2e_lr,
           .batch = std::min(options.batch_size, plan.nsamples),
           .seed = options.seed,
-          .compute = plan.compute};
+          .compute = plan.compute,
+          .norms = options.e2e_norms,
+          .keep_integers = plan.keep_integers};
 }
 
 SignRoundOptions slot_options(const QuantizeOptions& options) {
@@ -281,11 +283,16 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
   }
   if (options.awq) m.slots = std::max(m.slots, prepare_awq_bytes(plan.layers));
-  if (options.e2e_epochs > 0)
-    m.slots = std::max(
-        m.slots, distill_bytes(arch, plan.layers, plan.seqlen, distill_options(options, plan)));
   const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
                                                : available_memory() / 10 * 9;
+  if (options.e2e_epochs > 0) {
+    const auto bytes = [&] {
+      return distill_bytes(arch, plan.layers, plan.seqlen, distill_options(options, plan));
+    };
+    plan.keep_integers = true;
+    plan.keep_integers = m.base + m.streams + m.packing + bytes() <= limit / 2;
+    m.slots = std::max(m.slots, bytes());
+  }
   for (plan.micro_batch = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;;
        --plan.micro_batch) {
     if (plan.batch % plan.micro_batch != 0) continue;
@@ -325,6 +332,8 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
           6 * weights * static_cast<double>(plan.batch * plan.seqlen) * options.iters / rate;
     else if (plan.method == "opt-rtn")
       plan.seconds += weights / kOptRtnWeightsPerSecond;
+    // Two forward passes and one backward, at about two thirds of that rate.
+    plan.seconds += static_cast<double>(options.e2e_epochs) * 12 * weights * tokens / rate;
   }
 }
 

@@ -56,6 +56,7 @@ struct Plan {
   std::vector<FormatPlan> formats;
   DType compute = DType::kF32, stream_dtype = DType::kF32;
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step
+  bool keep_integers = false;  // during the end-to-end pass
   MemoryLedger memory;
   double seconds = 0;      // estimate of the whole run
   int64_t disk_bytes = 0;  // of all formats

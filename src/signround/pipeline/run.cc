@@ -12,6 +12,7 @@
 #include "signround/eval/text_model.h"
 #include "signround/io/atomic_file.h"
 #include "signround/model/load.h"
+#include "signround/model/scaled_checkpoint.h"
 #include "signround/ops/convert.h"
 #include "signround/ops/mse_loss.h"
 #include "signround/pipeline/interrupt.h"
@@ -299,10 +300,11 @@ void Run::copy_rest() {
     if (layer.scheme.bits < 16) quantized.insert(layer.name + ".weight");
   int64_t copied = 0;
   const auto start = Clock::now();
+  const ScaledCheckpoint learned(source_, learned_norms_);
   for (const TensorInfo& tensor : source_.tensors()) {
     if (quantized.count(tensor.name)) continue;
     check_interrupted();
-    for (const auto& output : outputs_) output->copy(source_, tensor);
+    for (const auto& output : outputs_) output->copy(learned, tensor);
     ++copied;
   }
   timings_.add("copy", seconds_since(start));

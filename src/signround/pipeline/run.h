@@ -94,6 +94,7 @@ class Run {
   bool learned_ = false;  // the end-to-end pass is done: scales_ holds what it found
   std::filesystem::path scales_;
   std::vector<std::unique_ptr<OutputFolder>> outputs_;
+  CheckpointFactors learned_norms_;  // what the end-to-end pass made of the norms' weights
   ActivationStream inputs_,
       targets_;                      // what the quantized model sees; what the original model sees
   std::vector<std::string> hashes_;  // of the layers of the block in work

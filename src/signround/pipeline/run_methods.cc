@@ -23,6 +23,11 @@
 #include "signround/quant/signround.h"
 
 namespace signround {
+namespace {
+
+constexpr const char* kFactors = ".factors";  // of a norm's weight, in the file of what was learned
+
+}  // namespace
 
 std::vector<float> Run::Moments::importance(const FormatLayer& layer) const {
   const auto found = of_layer.find(layer.name);
@@ -331,6 +336,8 @@ void Run::end_to_end() {
     for (const auto& layers : plan_.layers)
       for (const auto& layer : layers)
         if (layer.scheme.bits < 16) tensors.push_back(tensor_of(layer));
+    for (const auto& [name, factors] : learned.norms)
+      tensors.push_back({name + kFactors, DType::kF32, {static_cast<int64_t>(factors.rows.size())}});
     SafetensorsWriter file =
         SafetensorsWriter::create(scales_, tensors,
                                   {{"kl_first", fmt::format("{}", learned.kl_first)},
@@ -342,7 +349,10 @@ void Run::end_to_end() {
         if (layer.scheme.bits < 16)
           file.write(layer.name + ".scales",
                      std::as_bytes(std::span(learned.scales.at(layer.name))));
+    for (const auto& [name, factors] : learned.norms)
+      file.write(name + kFactors, std::as_bytes(std::span(factors.rows)));
     file.finish();
+    timings_.add("end to end", seconds_since(start));
     learned_ = true;
   }
 
@@ -359,6 +369,22 @@ void Run::end_to_end() {
       std::memcpy(linear.scales.data(), bytes.data(), bytes.size());
       write(layer, linear, {});
     }
+  for (int64_t i = 0; i < plan_.architecture.blocks; ++i) {
+    const Graph graph = plan_.architecture.block(i);
+    for (const Op& op : graph.ops()) {
+      const auto* norm = std::get_if<NormOp>(&op);
+      const auto index = norm == nullptr ? std::nullopt : file.find(norm->weight.name + kFactors);
+      if (!index) continue;
+      std::vector<float> rows(static_cast<size_t>(norm->weight.size));
+      const auto bytes = file.bytes(*index);
+      require(bytes.size() == rows.size() * sizeof(float), "end to end", scales_.string(), ": ",
+              norm->weight.name, kFactors, " has ", bytes.size(), " bytes, expected ",
+              rows.size() * sizeof(float), "; --restart begins anew");
+      std::memcpy(rows.data(), bytes.data(), bytes.size());
+      learned_norms_[norm->weight.name] = {
+          .rows = std::move(rows), .columns = {}, .offset = norm->weight_offset};
+    }
+  }
   for (const auto& output : outputs_) output->sync();
   for (const auto& [key, value] : file.metadata())
     if (key != "format") report_.end_to_end[key] = std::stod(value);

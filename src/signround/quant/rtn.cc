@@ -7,6 +7,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/kernels/cpu/convert.h"
 #include "signround/kernels/cpu/fake_quant.h"
 #include "signround/quant/grid.h"
 
@@ -86,15 +87,43 @@ QuantizedLinear make_quantized(const char* where, int64_t out, int64_t in,
 
 int64_t rows_per_thread(int64_t in) { return std::max<int64_t>(1, 16384 / in); }
 
-void dequantize(const QuantizedLinear& q, float* weight) {
+namespace {
+
+void dequantize_row(const QuantizedLinear& q, int64_t row, float* to) {
   const int64_t group = q.scheme.group(q.in), groups = q.groups();
+  const uint8_t* codes = q.codes.data() + row * q.in;
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto k = static_cast<size_t>(row * groups + g);
+    const float scale = q.scales[k];
+    const int zero = q.zeros[k];
+    const int64_t end = std::min(q.in, (g + 1) * group);
+    for (int64_t i = g * group; i < end; ++i) to[i] = scale * static_cast<float>(codes[i] - zero);
+  }
+}
+
+}  // namespace
+
+void dequantize(const QuantizedLinear& q, float* weight) {
+  dequantize(q, weight, DType::kF32, q.in);
+}
+
+void dequantize(const QuantizedLinear& q, void* weight, DType dtype, int64_t stride) {
+  require(dtype == DType::kF32 || dtype == DType::kBF16, "dequantize", "rows of ", name_of(dtype),
+          ", expected F32 or BF16");
   parallel_for(q.out, rows_per_thread(q.in), [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(dtype == DType::kBF16 ? static_cast<size_t>(q.in) : 0);
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < q.in; ++i) {
-        const size_t k = static_cast<size_t>(row * groups + i / group);
-        const size_t at = static_cast<size_t>(row * q.in + i);
-        weight[at] = q.scales[k] * static_cast<float>(q.codes[at] - q.zeros[k]);
+      if (dtype == DType::kF32) {
+        dequantize_row(q, row, static_cast<float*>(weight) + row * stride);
+        continue;
       }
+      dequantize_row(q, row, scratch.data());
+      kernels::convert_hwy({.cols = q.in,
+                            .x = {scratch.data(), DType::kF32, q.in},
+                            .ids = nullptr,
+                            .scale = 1.0f,
+                            .y = {static_cast<BF16*>(weight) + row * stride, dtype, stride}},
+                           0, 1);
     }
   });
 }

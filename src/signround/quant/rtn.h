@@ -28,5 +28,7 @@ int64_t rows_per_thread(int64_t in);
 // The weight that a result stands for, scale * (code - zero), as f32. weight: (out, in),
 // contiguous.
 void dequantize(const QuantizedLinear& q, float* weight);
+// The same into rows of kF32 or kBF16 (rounded to nearest even), `stride` elements apart.
+void dequantize(const QuantizedLinear& q, void* weight, DType dtype, int64_t stride);
 
 }  // namespace signround

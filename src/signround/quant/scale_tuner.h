@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "signround/quant/scheme.h"
@@ -34,6 +35,21 @@ inline float adam_change(ScaleMoments& moments, double gradient, double correcte
   moments = {static_cast<float>(mean), static_cast<float>(size)};
   return size == 0 ? 0.0f : static_cast<float>(-corrected_lr * mean / size);
 }
+
+// Factors of single numbers, such as a norm's weights: value = start * exp(t), each t moved by Adam as
+// a scale's logarithm is.
+class FactorTuner {
+ public:
+  explicit FactorTuner(size_t count) : log_factor_(count), moments_(count) {}
+  // gradient[i]: of the loss by value i, which is now value[i].
+  void step(std::span<const float> gradient, std::span<const float> value, double lr);
+  std::vector<float> factors() const;  // exp(t)
+
+ private:
+  std::vector<float> log_factor_;
+  std::vector<ScaleMoments> moments_;
+  int64_t steps_ = 0;
+};
 
 class ScaleTuner {
  public:
