@@ -5,6 +5,7 @@
 #include <ostream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace signround {
 
@@ -66,6 +67,11 @@ template <class... Parts>
                                                   const Parts&... parts) {
   fail_with(kind, where, {ErrorPart(parts)...});
 }
+
+// `text` as an error quotes what a file holds: at most `limit` bytes of it, cut between characters
+// and then followed by "..."; control characters and bytes that are not UTF-8 as \xNN, so that the
+// message itself is always UTF-8 on one line.
+std::string excerpt(std::string_view text, size_t limit = 80);
 
 // A precondition that a caller's input can break: fails with kInvalidArgument unless ok.
 template <class... Parts>

@@ -27,7 +27,7 @@ void read_conversation(const std::string& path, Request& request) {
   try {
     file = Json::parse(read_text_file("template", path, kMaxMessagesBytes));
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::kCorruptFile, "template", path, ": ", error.what());
+    fail(ErrorKind::kCorruptFile, "template", path, ": ", excerpt(error.what(), 300));
   }
   if (!file.is_object() || !file.contains("messages"))
     fail(ErrorKind::kCorruptFile, "template", path,

@@ -24,9 +24,15 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& model) {
 }
 
 std::string field_text(const std::string& line, const std::string& path, int64_t number) {
-  const auto json = nlohmann::json::parse(line, nullptr, false);
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(line);
+  } catch (const nlohmann::json::exception& error) {
+    fail(ErrorKind::kCorruptFile, "tokenize", path, " line ", number,
+         ": not JSON: ", excerpt(error.what(), 300));
+  }
   if (!json.is_object() || !json.contains("text") || !json["text"].is_string())
-    fail(ErrorKind::kInvalidArgument, "tokenize", path, " line ", number,
+    fail(ErrorKind::kCorruptFile, "tokenize", path, " line ", number,
          ": expected an object with a string \"text\"");
   return json["text"].get<std::string>();
 }
@@ -78,6 +84,8 @@ int cmd_tokenize(int argc, const char* const* argv) {
     return 0;
   }
   std::ifstream in(path, std::ios::binary);
+  if (std::filesystem::is_directory(path))
+    fail(ErrorKind::kIo, "tokenize", path, ": is a folder, expected a file");
   if (!in) fail(ErrorKind::kIo, "tokenize", path, ": cannot be opened");
   if (std::filesystem::path(path).extension() == ".jsonl") {
     int64_t number = 0;

@@ -32,7 +32,7 @@ DType dtype_of_config(const nlohmann::json& config, const std::string& source) {
     if (found == config.end() || !found->is_string()) continue;
     const auto dtype = dtype_from_torch_name(found->get<std::string>());
     if (dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF32) return *dtype;
-    fail(ErrorKind::kUnsupported, kWhere, source, " has ", key, " ", found->dump().substr(0, 80),
+    fail(ErrorKind::kUnsupported, kWhere, source, " has ", key, " ", excerpt(found->dump()),
          " in config.json, expected float16, bfloat16 or float32");
   }
   return DType::kF16;

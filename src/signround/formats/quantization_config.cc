@@ -57,7 +57,7 @@ class Fields {
     // Lists are block shapes, which none of the packings read here has.
     if (!v->is_number_integer() || v->get<double>() < double(lowest) ||
         v->get<double>() > double(highest)) {
-      fail(ErrorKind::kUnsupported, kWhere, where_, " has \"", key, "\": ", v->dump().substr(0, 80),
+      fail(ErrorKind::kUnsupported, kWhere, where_, " has \"", key, "\": ", excerpt(v->dump()),
            ", expected an integer from ", lowest, " to ", highest);
     }
     return v->get<int64_t>();
@@ -66,7 +66,7 @@ class Fields {
     const nlohmann::ordered_json* v = find(key);
     if (!v) return otherwise;
     if (!v->is_boolean()) {
-      fail(ErrorKind::kCorruptFile, kWhere, where_, " has \"", key, "\": ", v->dump().substr(0, 80),
+      fail(ErrorKind::kCorruptFile, kWhere, where_, " has \"", key, "\": ", excerpt(v->dump()),
            ", expected true or false");
     }
     return v->get<bool>();
@@ -75,7 +75,7 @@ class Fields {
     const nlohmann::ordered_json* v = find(key);
     if (!v) return otherwise;
     if (!v->is_string()) {
-      fail(ErrorKind::kCorruptFile, kWhere, where_, " has \"", key, "\": ", v->dump().substr(0, 80),
+      fail(ErrorKind::kCorruptFile, kWhere, where_, " has \"", key, "\": ", excerpt(v->dump()),
            ", expected a text");
     }
     return v->get<std::string>();

@@ -28,7 +28,8 @@ nlohmann::json read_json_object(const fs::path& path, int64_t max_bytes) {
     json = nlohmann::json::parse(text);
   } catch (
       const nlohmann::json::exception& error) {  // its text has line, column and what was expected
-    fail(ErrorKind::kCorruptFile, kWhere, path.string(), " is not valid JSON: ", error.what());
+    fail(ErrorKind::kCorruptFile, kWhere, path.string(),
+         " is not valid JSON: ", excerpt(error.what(), 300));
   }
   if (!json.is_object())
     fail(ErrorKind::kCorruptFile, kWhere, path.string(), " is not a JSON object");

@@ -69,7 +69,7 @@ std::vector<RemoteFile> weight_files(const Listing& listing, const fs::path& ind
         names.insert(shard.get<std::string>());
     } catch (const nlohmann::json::exception& error) {
       fail(ErrorKind::kCorruptFile, kWhere, index.string(),
-           ": is no index of weights: ", error.what());
+           ": is no index of weights: ", excerpt(error.what(), 300));
     }
     for (const std::string& name : names) {
       const RemoteFile* file = find(listing, name);

@@ -96,7 +96,7 @@ Listing read_listing(const std::string& body, const std::string& name) {
       listing.files.push_back(read_sibling(sibling, name));
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kCorruptFile, kWhere, name,
-         ": the endpoint's list of files cannot be read: ", error.what());
+         ": the endpoint's list of files cannot be read: ", excerpt(error.what(), 300));
   }
   if (!is_hex(listing.commit, 40))
     fail(ErrorKind::kCorruptFile, kWhere, name, ": the endpoint names a commit '", listing.commit,
@@ -259,7 +259,7 @@ RemoteFile Repository::announced(const Listing& listing, const RemoteFile& file)
   if (!file.blob.empty() && file.size >= 0) return out;
   const HttpAnswer answer = http_head(
       url("page", "resolve/" + listing.commit + "/" + url_path(file.path)), http_options(options_));
-  if (answer.status != 200) fail_status(answer.status, file.path, answer.body.substr(0, 200));
+  if (answer.status != 200) fail_status(answer.status, file.path, excerpt(answer.body, 200));
   const auto header = [&](const char* linked, const char* plain) {
     auto it = answer.headers.find(linked);
     if (it == answer.headers.end()) it = answer.headers.find(plain);
@@ -308,7 +308,7 @@ void Repository::download_blob(const Listing& listing, const RemoteFile& file,
                       file.size, http_options(options_), progress);
     if (answer.status != 200 && answer.status != 206) {
       fs::remove(partial, ignored);
-      fail_status(answer.status, file.path, answer.body.substr(0, 200));
+      fail_status(answer.status, file.path, excerpt(answer.body, 200));
     }
     if (has_content(partial, file.blob)) return fs::rename(partial, blob);
     fs::remove(partial, ignored);

@@ -143,7 +143,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
       const auto dtype = dtype_from_name(value);
       if (!dtype)
         fail(ErrorKind::kUnsupported, kWhere, path_.string(), ": tensor ", name(), " has dtype ",
-             value.substr(0, 32), ", which this program does not read");
+             excerpt(value, 32), ", which this program does not read");
       entries.back().info.dtype = *dtype;
       has_dtype_ = true;
     } else {
@@ -155,13 +155,13 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     refuse("negative number ", value, " in the entry of ", name());
   }
   bool number_float(double, const std::string& text) override {
-    refuse("the number ", text.substr(0, 32), " in the entry of ", name(), " is not an integer");
+    refuse("the number ", excerpt(text, 32), " in the entry of ", name(), " is not an integer");
   }
   bool null() override { refuse("unexpected null in the entry of ", name()); }
   bool boolean(bool) override { refuse("unexpected boolean in the entry of ", name()); }
   bool binary(binary_t&) override { refuse("unexpected binary value"); }
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
-    refuse("the header is not valid JSON: ", error.what());
+    refuse("the header is not valid JSON: ", excerpt(error.what(), 300));
   }
 
  private:
@@ -179,7 +179,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     if (key == "dtype") return &has_dtype_;
     if (key == "shape") return &has_shape_;
     if (key == "data_offsets") return &has_offsets_;
-    refuse("unexpected key \"", key.substr(0, 32), "\" in the entry of ", name());
+    refuse("unexpected key \"", excerpt(key, 32), "\" in the entry of ", name());
   }
 
   const std::filesystem::path& path_;

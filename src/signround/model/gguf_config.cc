@@ -85,7 +85,7 @@ const Family& family_of(const GgufFile& file) {
   for (const Family& family : kFamilies)
     if (family.architecture == *architecture) return family;
   fail(ErrorKind::kUnsupported, kWhere, file.path().string(), " holds the architecture ",
-       architecture->substr(0, 64),
+       excerpt(*architecture, 64),
        "; of GGUF files llama (with Mistral), qwen2 and qwen3 are read. For other models give the "
        "Hugging Face folder "
        "that the file was made from");
@@ -160,7 +160,7 @@ std::optional<nlohmann::json> scaling_of_keys(const GgufFile& file, const Reader
     return nlohmann::json{{"rope_type", "linear"}, {"factor", shortest(factor)}};
   if (type != "yarn")
     fail(ErrorKind::kUnsupported, kWhere, file.path().string(), ": rope scaling ",
-         type->substr(0, 32), "; none, linear and yarn are read");
+         excerpt(*type, 32), "; none, linear and yarn are read");
   const int64_t original =
       keys.positive("rope.scaling.original_context_length",
                     std::max<int64_t>(1, std::llround(static_cast<double>(context) / factor)));

@@ -67,7 +67,7 @@ LayerConfig::LayerConfig(const std::string& text, const QuantScheme& base) {
   if (text.empty()) return;
   const Json json = Json::parse(text, nullptr, false);
   if (!json.is_object())
-    fail(ErrorKind::kInvalidArgument, kWhere, "'", text.substr(0, 80),
+    fail(ErrorKind::kInvalidArgument, kWhere, "'", excerpt(text),
          "' is no JSON object; write {\"down_proj\": 8} or the path of a file that holds it");
   for (const auto& [key, value] : json.items()) {
     if (key.empty()) fail(ErrorKind::kInvalidArgument, kWhere, "an entry has an empty name");

@@ -403,7 +403,7 @@ std::vector<SensitivityUnit> units_from_json(const nlohmann::ordered_json& json,
       units.push_back(std::move(unit));
     }
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::kCorruptFile, "sensitivity", path, ": ", error.what());
+    fail(ErrorKind::kCorruptFile, "sensitivity", path, ": ", excerpt(error.what(), 300));
   }
   return units;
 }

@@ -79,7 +79,7 @@ void Bpe::read_merges(const nlohmann::json& merges) {
     if (text.substr(0, 8) == "#version") continue;
     const size_t space = text.find(' ');
     if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos)
-      fail(ErrorKind::kCorruptFile, kWhere, "merge ", line, " is \"", text.substr(0, 80),
+      fail(ErrorKind::kCorruptFile, kWhere, "merge ", line, " is \"", excerpt(text),
            "\", expected two tokens and a space");
     add_merge(text.substr(0, space), text.substr(space + 1), rank++);
   }

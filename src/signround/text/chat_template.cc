@@ -27,7 +27,7 @@ Json read_json(const std::filesystem::path& path) {
   try {
     return Json::parse(read_text_file(kWhere, path, kMaxConfigBytes));
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::kCorruptFile, kWhere, path.string(), ": ", error.what());
+    fail(ErrorKind::kCorruptFile, kWhere, path.string(), ": ", excerpt(error.what(), 300));
   }
 }
 

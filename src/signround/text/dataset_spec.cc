@@ -99,7 +99,7 @@ void apply_option(DatasetSpec& spec, const Glyphs& option) {
   } else {
     fail(ErrorKind::kInvalidArgument, kWhere, "'", spec.name, "': '", key,
          "' is not an option; there are split, num, concat, apply_chat_template, system_prompt, "
-         "shuffle, column");
+         "shuffle, column, config");
   }
 }
 

@@ -148,7 +148,7 @@ ordered_json parse_json(std::string_view bytes, const std::string& place) {
   try {
     return ordered_json::parse(bytes);
   } catch (const ordered_json::exception& error) {
-    fail(ErrorKind::kCorruptFile, kWhere, place, ": not JSON: ", error.what());
+    fail(ErrorKind::kCorruptFile, kWhere, place, ": not JSON: ", excerpt(error.what(), 300));
   }
 }
 

@@ -55,7 +55,7 @@ Regex::Regex(std::string_view pattern) : code_(std::make_unique<Code>()) {
   if (!code_->code) {
     PCRE2_UCHAR text[256] = {};
     pcre2_get_error_message(error, text, sizeof text);
-    fail(ErrorKind::kUnsupported, kWhere, "pattern \"", pattern.substr(0, 200),
+    fail(ErrorKind::kUnsupported, kWhere, "pattern \"", excerpt(pattern, 200),
          "\": ", reinterpret_cast<const char*>(text), " (at byte ", offset, " of its PCRE2 form)");
   }
   // Without JIT (not built in, or not this machine) the interpreter does the same, slower.
@@ -100,7 +100,7 @@ bool Regex::Cursor::next(size_t* begin, size_t* end) {
     if (rc == PCRE2_ERROR_NOMATCH) return false;
     if (rc < 0)
       fail(ErrorKind::kUnsupported, kWhere, "pattern \"",
-           std::string_view(code.pattern).substr(0, 200), "\" on ", text_.size(), " bytes at byte ",
+           excerpt(code.pattern, 200), "\" on ", text_.size(), " bytes at byte ",
            position_, ": it backtracks too much (PCRE2 error ", rc, ")");
     const size_t* found = pcre2_get_ovector_pointer(data);
     const size_t from = found[0], to = std::max(found[0], found[1]);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "signround/base/error.h"
+#include "signround/testing/expect_error.h"
 
 namespace signround {
 namespace {
@@ -65,6 +66,13 @@ TEST(Regex, RefusesWhatItCannotExpress) {
   for (const char* pattern : {"(", ")", "[a", "[a&&b]", "\\p{NoSuchThing}", "a\\", "(?q)", "[z-a]",
                               "\\x{110000}", "(?~a)", "[[^a]b]"})
     EXPECT_THROW(Regex{pattern}, Error) << pattern;
+}
+
+TEST(Regex, AnErrorQuotesWholeCharacters) {
+  std::string pattern = "x(";
+  for (int i = 0; i < 100; ++i)
+    pattern += "你";  // three bytes each: byte 200 is no character's end
+  testing::expect_error(ErrorKind::kUnsupported, "你...\"", [&] { Regex{pattern}; });
 }
 
 TEST(Regex, CatastrophicBacktrackingEndsInAnError) {

@@ -124,7 +124,7 @@ class Translator {
 
  private:
   [[noreturn]] void bad(const char* what) const {
-    fail(ErrorKind::kUnsupported, kWhere, "pattern \"", in_.substr(0, 200), "\", byte ", at_, ": ",
+    fail(ErrorKind::kUnsupported, kWhere, "pattern \"", excerpt(in_, 200), "\", byte ", at_, ": ",
          what);
   }
   bool more() const { return at_ < in_.size(); }

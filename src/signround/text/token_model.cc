@@ -101,7 +101,7 @@ void read_vocab(const nlohmann::json& config, const char* where, Vocab& vocab) {
     fail(ErrorKind::kCorruptFile, where, "vocab is ", config.type_name(), ", expected an object");
   for (const auto& [token, id] : config.items()) {
     if (!id.is_number_integer())
-      fail(ErrorKind::kCorruptFile, where, "the id of token \"", token.substr(0, 80), "\" is ",
+      fail(ErrorKind::kCorruptFile, where, "the id of token \"", excerpt(token), "\" is ",
            id.type_name());
     vocab.add(token, id.get<int64_t>());
   }

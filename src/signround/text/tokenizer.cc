@@ -265,7 +265,7 @@ std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json,
     j = nlohmann::json::parse(tokenizer_json.begin(), tokenizer_json.end());
   } catch (const nlohmann::json::exception& e) {
     fail(ErrorKind::kCorruptFile, kWhere, "tokenizer.json (", tokenizer_json.size(),
-         " bytes): ", e.what());
+         " bytes): ", excerpt(e.what(), 300));
   }
   return std::make_unique<JsonTokenizer>(j, config, std::vector<std::string>());
 }

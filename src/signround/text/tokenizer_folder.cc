@@ -27,7 +27,7 @@ nlohmann::json read_json(const std::filesystem::path& path) {
   try {
     return nlohmann::json::parse(read_file(path));
   } catch (const nlohmann::json::exception& e) {
-    fail(ErrorKind::kCorruptFile, kWhere, path.string(), ": ", e.what());
+    fail(ErrorKind::kCorruptFile, kWhere, path.string(), ": ", excerpt(e.what(), 300));
   }
 }
 
@@ -60,9 +60,7 @@ void add_added_tokens(const nlohmann::json& added, TokenizerSource& source) {
                     {"normalized", false}});
 }
 
-}  // namespace
-
-std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) {
+std::unique_ptr<Tokenizer> load_folder(const std::filesystem::path& folder) {
   const auto has = [&](const char* name) {
     return std::filesystem::is_regular_file(folder / name);
   };
@@ -74,7 +72,8 @@ std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) 
     for (const auto& [name, value] : names.items())
       if (config.is_object() && !config.contains(name)) config[name] = value;
   }
-  if (has("tokenizer.json")) return from_json(read_file(folder / "tokenizer.json"), config);
+  if (has("tokenizer.json"))
+    return make_tokenizer({read_json(folder / "tokenizer.json"), std::move(config), {}});
   if (has("vocab.json") && has("merges.txt")) {
     TokenizerSource source = vocab_and_merges(read_json(folder / "vocab.json"),
                                               read_file(folder / "merges.txt"), std::move(config));
@@ -91,6 +90,22 @@ std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) 
   }
   fail(ErrorKind::kUnsupported, kWhere, folder.string(),
        ": no tokenizer.json, vocab.json with merges.txt, tokenizer.model or qwen.tiktoken");
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) {
+  if (!std::filesystem::is_directory(folder))
+    fail(ErrorKind::kIo, kWhere, folder.string(),
+         std::filesystem::exists(folder) ? " is neither a folder nor a .gguf file"
+                                         : ": there is no such folder");
+  try {
+    return load_folder(folder);
+  } catch (const Error& error) {  // most know what is wrong and not in which folder
+    const std::string what = error.what(), name = folder.string();
+    if (what.find(name) != std::string::npos) throw;
+    throw Error(error.kind(), what + " (" + name + ")");
+  }
 }
 
 }  // namespace signround

@@ -115,7 +115,7 @@ TokenizerSource tiktoken_model(std::string_view file, json config) {
     const char* number = line.data() + std::min(space + 1, line.size());
     if (space == std::string_view::npos ||
         std::from_chars(number, line.data() + line.size(), rank).ptr != line.data() + line.size())
-      fail(ErrorKind::kCorruptFile, where, "line ", line_number, " is \"", line.substr(0, 80),
+      fail(ErrorKind::kCorruptFile, where, "line ", line_number, " is \"", excerpt(line),
            "\", expected base64, a space, a rank");
     tokens.emplace_back(base64_decode(line.substr(0, space), where), rank);
     ranks.add(tokens.back().first, rank);

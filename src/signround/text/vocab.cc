@@ -31,7 +31,7 @@ void Vocab::grow() {
 
 void Vocab::add(std::string_view token, int64_t id) {
   if (id < 0 || id > kMaxTokenId)
-    fail(ErrorKind::kCorruptFile, "vocab", "token \"", token.substr(0, 80), "\" has id ", id,
+    fail(ErrorKind::kCorruptFile, "vocab", "token \"", excerpt(token), "\" has id ", id,
          ", expected 0 to ", kMaxTokenId);
   if (static_cast<size_t>(count_) * 2 >= slots_.size()) grow();
   const auto hash = static_cast<uint32_t>(short_hash(token));
