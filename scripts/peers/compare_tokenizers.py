@@ -5,7 +5,7 @@
 
 FOLDER holds a tokenizer.json (compared with the `tokenizers` package), or any other tokenizer that transformers can load
 (compared with AutoTokenizer); a file is a SentencePiece model, which transformers' LlamaTokenizer reads. Prints one line per folder: strings, how many differ, and the first differences. Exit code 1
-if any differ. Needs: tokenizers, transformers (see scripts/peers/README.md)."""
+if any differ. Needs: tokenizers, transformers."""
 import argparse
 import json
 import os

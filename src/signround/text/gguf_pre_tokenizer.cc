@@ -31,7 +31,7 @@ constexpr const char* kQwen2[] = {CONTRACTIONS "|" LETTERS R"(|\p{N})" SYMBOLS S
 constexpr const char* kQwen35[] = {CONTRACTIONS R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
                                                 R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)" SPACES};
 constexpr const char* kUfakzeka[] = {LETTERS R"(|\p{N})" SYMBOLS SPACES};
-constexpr const char* kLaguna[] = {R"([^\n]+|[\n]+)", kQwen2[0]};
+constexpr const char* kLaguna[] = {R"([^\n]+|\n+)", kQwen2[0]};
 constexpr const char* kSeedCoder[] = {CONTRACTIONS "|" LETTERS
                                                    R"(|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+)" SPACES};
 constexpr const char* kBailing[] = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N})"
@@ -99,7 +99,10 @@ constexpr const char* kViking[] = {kBloom[0], R"(\p{N})"};
 constexpr const char* kFalcon[] = {R"([\p{P}\$\+<=>\^~\|`]+)", GPT2, R"([0-9][0-9][0-9])"};
 constexpr const char* kChameleon[] = {"<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
                                       R"([\t\n]|    |  )", R"(\p{N})", R"([\p{P}!-/:-@\[-`{-~])"};
-constexpr const char* kThreeDigits[] = {R"(\p{N}{1,3})"};
+constexpr const char* kMinicpm5[] = {R"(\p{N}{1,3})",
+                                     CONTRACTIONS "|" LETTERS R"(|\p{N}+)" SYMBOLS SPACES};
+constexpr const char* kLines[] = {R"([^\n]+|\n+)"};
+constexpr const char* kWhitespace[] = {R"(\S+)"};
 constexpr const char* kSuperBpe[] = {R"(\p{N}+)", R"((?=(\d{3})+(?!\d)))"};
 // What llama.cpp does with byte-level vocabularies of which it knows nothing more.
 constexpr const char* kDefault[] = {R"([\p{P}\$\+<=>\^~\|]+)", GPT2, R"(\p{N}+)",
@@ -119,6 +122,15 @@ constexpr GgufPreTokenizer whole(std::string_view name, std::span<const char* co
                                  bool bos) {
   return {.name = name, .patterns = patterns, .ignore_merges = true, .add_bos = bos};
 }
+// SentencePiece's way of writing, without its space in front.
+constexpr GgufPreTokenizer lines(std::string_view name, bool gemma) {
+  return {.name = name,
+          .patterns = kLines,
+          .plain = true,
+          .visible_spaces = true,
+          .newline_runs = gemma,
+          .always_bos = gemma};
+}
 
 constexpr GgufPreTokenizer kKnown[] = {
     gpt2("gpt-2"),
@@ -135,8 +147,11 @@ constexpr GgufPreTokenizer kKnown[] = {
     gpt2("modern-bert"),
     gpt2("jina-es"),
     gpt2("jina-de"),
-    gpt2("jina-v2-es"),
-    gpt2("jina-v2-de"),
+    gpt2("jina-v1-en"),
+    gpt2("roberta-bpe"),
+    {.name = "jina-v2-es", .patterns = kNone, .gpt2 = true, .mask_strips = true},
+    {.name = "jina-v2-de", .patterns = kNone, .gpt2 = true, .mask_strips = true},
+    {.name = "jina-v2-code", .patterns = kNone, .gpt2 = true, .mask_strips = true},
     digits("smollm"),
     digits("starcoder"),
     digits("refact"),
@@ -201,8 +216,12 @@ constexpr GgufPreTokenizer kKnown[] = {
     split("viking", kViking),
     split("falcon", kFalcon),
     {.name = "chameleon", .patterns = kChameleon, .gpt2 = true, .add_bos = true},
-    {.name = "minicpm5", .patterns = kThreeDigits, .gpt2 = true, .ignore_merges = true},
+    whole("minicpm5", kMinicpm5, false),
     split("superbpe", kSuperBpe),
+    lines("gemma4", true),
+    lines("granite-embed-multi-311m", true),
+    lines("sarvam-moe", false),
+    {.name = "whitespace", .patterns = kWhitespace, .plain = true},
     split("default", kDefault),
 };
 

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "signround/base/error.h"
@@ -32,16 +35,23 @@ enum TokenType : int64_t {
   kByte = 6
 };
 
+// tokenizer.ggml.model. Of llama.cpp's others (bert, t5, rwkv, plamo2, hybriddna) none is a
+// language model's that this program quantizes.
+constexpr std::string_view kModels[] = {"gpt2", "llama", "gemma4", "whitespace"};
+
 struct Vocabulary {
   std::span<const std::string_view> tokens;
-  std::vector<int64_t> types;   // one per token, or none
-  std::vector<float> scores;    // so here
-  std::string_view model, pre;  // pre: "" where the file does not say
+  std::vector<int64_t> types;  // one per token, as llama.cpp corrects them
+  std::vector<float> scores;   // one per token, or none
+  std::string_view model;
+  const GgufPreTokenizer* pre = nullptr;  // null: model llama, which cuts nothing
   std::optional<int64_t> bos, eos, unk, pad;
   bool add_bos = false, add_eos = false;
 
-  bool is_byte_level() const { return model == "gpt2"; }
-  int64_t type(size_t i) const { return types.empty() ? kNormal : types[i]; }
+  int64_t type(size_t i) const { return types[i]; }
+  bool is_added(size_t i) const {
+    return types[i] == kControl || types[i] == kUnknown || types[i] == kUserDefined;
+  }
   // A row of the embedding without a token: the converter invents a name.
   bool is_filler(size_t i) const {
     return type(i) == kUnused && tokens[i] == "[PAD" + std::to_string(i) + "]";
@@ -57,8 +67,14 @@ std::string quoted(const GgufFile& file, std::string_view text) {
   }
 }
 
-const GgufPreTokenizer& pre_of(const GgufFile& file, const Vocabulary& v) {
-  std::string_view pre = v.pre;
+const GgufPreTokenizer* pre_of(const GgufFile& file, const Vocabulary& v) {
+  if (v.model == "llama") return nullptr;
+  std::string_view pre = file.text("tokenizer.ggml.pre").value_or("");
+  if (v.model == "gemma4") pre = "gemma4";  // such files need not say it
+  if (v.model == "whitespace" && pre != "whitespace")
+    fail(ErrorKind::kUnsupported, kWhere, file.path().string(),
+         ": tokenizer.ggml.model is whitespace and tokenizer.ggml.pre '", excerpt(pre, 32),
+         "', expected whitespace");
   if (pre.empty()) {  // files from before the key existed: the architecture tells which tokenizer
                       // it must be
     const auto architecture = file.text("general.architecture").value_or("");
@@ -69,17 +85,82 @@ const GgufPreTokenizer& pre_of(const GgufFile& file, const Vocabulary& v) {
   const GgufPreTokenizer* known = find_gguf_pre_tokenizer(pre);
   if (known == nullptr)
     fail(ErrorKind::kUnsupported, kWhere, file.path().string(), ": tokenizer.ggml.pre is ",
-         pre.substr(0, 32), "; known are ", gguf_pre_tokenizer_names());
-  return *known;
+         excerpt(pre, 32), "; known are ", gguf_pre_tokenizer_names());
+  return known;
+}
+
+// Tokens with these names are special whatever type the file gives them (llama.cpp,
+// llama-vocab.cpp: what ends a turn or a generation, or a piece of code to fill in). With `key`:
+// only where the file does not name the token's id.
+struct SpecialNames {
+  std::array<const char*, 2> keys;
+  std::vector<std::string_view> names;
+};
+
+const std::vector<SpecialNames>& special_names() {
+  static const std::vector<SpecialNames> kNames = {
+      {{},
+       {"<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<｜end▁of▁sentence｜>",
+        "[e~["}},
+      {{"fim_pre", "prefix"},
+       {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
+        "<|code_prefix|>", "<|prefix|>"}},
+      {{"fim_suf", "suffix"},
+       {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
+        "<|code_suffix|>", "<|suffix|>"}},
+      {{"fim_mid", "middle"},
+       {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
+        "<|code_middle|>", "<|middle|>"}},
+      {{"fim_pad", nullptr}, {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}},
+      {{"fim_rep", nullptr},
+       {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}},
+      {{"fim_sep", nullptr}, {"<|file_sep|>"}}};
+  return kNames;
+}
+
+void correct_types(const GgufFile& file, Vocabulary& v) {
+  v.types.resize(v.tokens.size(), kNormal);
+  std::unordered_set<std::string_view> special;
+  for (const auto& [keys, names] : special_names()) {
+    bool given = false;
+    for (const char* key : keys)
+      given = given ||
+              (key && file.find("tokenizer.ggml." + std::string(key) + "_token_id") != nullptr);
+    if (!given) special.insert(names.begin(), names.end());
+  }
+  // Gemma 4's vocabulary has HTML's "</s>".
+  if (std::find(v.tokens.begin(), v.tokens.end(), "<|tool_response>") != v.tokens.end())
+    special.erase("</s>");
+  for (size_t i = 0; i < v.tokens.size(); ++i)
+    if (!v.is_added(i) && special.contains(v.tokens[i])) v.types[i] = kControl;
 }
 
 Vocabulary read_vocabulary(const GgufFile& file) {
   Vocabulary v;
   v.model = file.text("tokenizer.ggml.model").value_or("");
-  if (v.model != "gpt2" && v.model != "llama")
+  if (std::find(std::begin(kModels), std::end(kModels), v.model) == std::end(kModels))
     fail(ErrorKind::kUnsupported, kWhere, file.path().string(), ": tokenizer.ggml.model is '",
-         v.model.substr(0, 32), "'; gpt2 and llama are read");
-  v.pre = file.text("tokenizer.ggml.pre").value_or("");
+         excerpt(v.model, 32), "'; gpt2, llama, gemma4 and whitespace are read");
   v.tokens = file.strings("tokenizer.ggml.tokens");
   v.types = file.integers("tokenizer.ggml.token_type");
   v.scores = file.floats("tokenizer.ggml.scores");
@@ -92,8 +173,10 @@ Vocabulary read_vocabulary(const GgufFile& file) {
     fail(ErrorKind::kCorruptFile, kWhere, file.path().string(), " has no tokenizer.ggml.tokens");
   check_length(v.types.size(), "token types");
   check_length(v.scores.size(), "scores");
+  correct_types(file, v);
+  v.pre = pre_of(file, v);
 
-  const bool spm = v.model == "llama";  // SentencePiece's own ids hold where the file names none
+  const bool spm = v.pre == nullptr;  // SentencePiece's own ids hold where the file names none
   const auto special = [&](const char* key,
                            std::optional<int64_t> fallback) -> std::optional<int64_t> {
     const auto given = file.integer(key);
@@ -108,8 +191,8 @@ Vocabulary read_vocabulary(const GgufFile& file) {
   v.unk =
       special("tokenizer.ggml.unknown_token_id", spm ? std::optional<int64_t>(0) : std::nullopt);
   v.pad = special("tokenizer.ggml.padding_token_id", std::nullopt);
-  v.add_bos =
-      file.flag("tokenizer.ggml.add_bos_token").value_or(spm || pre_of(file, v).add_bos) && v.bos;
+  v.add_bos = v.bos && ((v.pre && v.pre->always_bos) ||
+                        file.flag("tokenizer.ggml.add_bos_token").value_or(spm || v.pre->add_bos));
   v.add_eos = file.flag("tokenizer.ggml.add_eos_token").value_or(false) && v.eos;
   return v;
 }
@@ -135,37 +218,106 @@ std::string vocab_json(const GgufFile& file, const Vocabulary& v,
   return out + '}';
 }
 
+bool only_newlines(std::string_view token) {
+  return !token.empty() && token.find_first_not_of('\n') == std::string_view::npos;
+}
+
+// Whether the file's merges make every run of line ends that is a token that token. Of Gemma's
+// files they do.
+bool merges_make_newline_runs(const GgufFile& file, const Vocabulary& v) {
+  constexpr size_t kLongest = 64;  // Gemma: 31
+  std::map<std::pair<size_t, size_t>, size_t> ranks;
+  for (const std::string_view merge : file.strings("tokenizer.ggml.merges")) {
+    const size_t space = merge.find(' ', 1);
+    if (space == std::string_view::npos || !only_newlines(merge.substr(0, space)) ||
+        !only_newlines(merge.substr(space + 1)))
+      continue;
+    ranks.emplace(std::pair(space, merge.size() - space - 1), ranks.size());
+  }
+  for (const std::string_view token : v.tokens) {
+    if (!only_newlines(token)) continue;
+    if (token.size() > kLongest) return false;
+    std::vector<size_t> parts(token.size(), 1);
+    while (parts.size() > 1) {  // the merge of lowest rank, of equal ones the first
+      size_t best = SIZE_MAX, at = 0;
+      for (size_t i = 0; i + 1 < parts.size(); ++i) {
+        const auto found = ranks.find({parts[i], parts[i + 1]});
+        if (found != ranks.end() && found->second < best) best = found->second, at = i;
+      }
+      if (best == SIZE_MAX) return false;
+      parts[at] += parts[at + 1];
+      parts.erase(parts.begin() + static_cast<int64_t>(at) + 1);
+    }
+  }
+  return true;
+}
+
+// Which of the added tokens take white space along: what llama.cpp knows by the model's name, since
+// the file does not say it.
+class Strips {
+ public:
+  Strips(const GgufFile& file, const Vocabulary& v) : v_(v) {
+    std::string name(file.text("general.name").value_or(""));
+    for (char& c : name)
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    const auto named = [&](const char* part) { return name.find(part) != std::string::npos; };
+    if (v.pre && v.pre->mask_strips)
+      left_ = "<mask>";
+    else if (named("phi-3") || named("phi3"))
+      right_ = true;
+    else if (named("modern-bert"))
+      left_ = "[MASK]";
+  }
+  bool left(size_t i) const { return !left_.empty() && v_.tokens[i] == left_; }
+  bool right(size_t i) const {
+    const std::string_view token = v_.tokens[i];
+    return right_ && token != "<unk>" && token != "<s>" && token != "<|endoftext|>";
+  }
+
+ private:
+  const Vocabulary& v_;
+  std::string_view left_;
+  bool right_ = false;
+};
+
 std::string added_tokens_json(const GgufFile& file, const Vocabulary& v,
                               const std::unordered_map<std::string_view, int64_t>& ids) {
+  // Where the merges do not make them, runs of line ends are added tokens: cut before all else.
+  const bool add_newlines = v.pre && v.pre->newline_runs && !merges_make_newline_runs(file, v);
+  const Strips strips(file, v);
+  const auto yes_no = [](bool b) { return b ? "true" : "false"; };
   std::string out = "[";
   for (size_t i = 0; i < v.tokens.size(); ++i) {
-    const int64_t type = v.type(i);
-    const bool special = type == kControl || type == kUnknown;
-    if ((!special && type != kUserDefined) || v.tokens[i].empty() ||
+    const bool special = v.type(i) == kControl || v.type(i) == kUnknown;
+    if (!(v.is_added(i) || (add_newlines && only_newlines(v.tokens[i]))) || v.tokens[i].empty() ||
         ids.at(v.tokens[i]) != static_cast<int64_t>(i))
       continue;
     if (out.size() > 1) out += ',';
     out += "{\"id\":" + std::to_string(i) + ",\"content\":" + quoted(file, v.tokens[i]) +
-           ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"
-           "\"special\":" +
-           (special ? "true}" : "false}");
+           ",\"single_word\":false,\"lstrip\":" + yes_no(strips.left(i)) +
+           ",\"rstrip\":" + yes_no(strips.right(i)) +
+           ",\"normalized\":false,\"special\":" + yes_no(special) + '}';
   }
   return out + ']';
 }
 
-// The merges of a byte-level vocabulary stand in the file: "left right", split at the first space
-// behind the first byte.
-std::string merges_json(const GgufFile& file,
+// The merges stand in the file: "left right", split at the first space behind the first byte.
+std::string merges_json(const GgufFile& file, const Vocabulary& v,
                         const std::unordered_map<std::string_view, int64_t>& ids) {
+  constexpr const char* kWrittenSpace = "\xc4\xa0";  // U+0120
   std::string out = "[";
   for (std::string_view merge : file.strings("tokenizer.ggml.merges")) {
     const size_t space = merge.find(' ', 1);
     const auto refuse = [&](const char* why) {
       fail(ErrorKind::kCorruptFile, kWhere, file.path().string(), ": the merge '",
-           merge.substr(0, 64), "' ", why);
+           excerpt(merge, 64), "' ", why);
     };
     if (space == std::string_view::npos) refuse("has no space");
     const std::string left(merge.substr(0, space)), right(merge.substr(space + 1));
+    // Converters write a space in a merge as U+0120. A plain vocabulary never sees one in a text.
+    if (v.pre->plain && !(ids.contains(left) && ids.contains(right)) &&
+        merge.find(kWrittenSpace) != std::string_view::npos)
+      continue;
     if (!ids.contains(left) || !ids.contains(right) || !ids.contains(left + right))
       refuse("has a side or a result that is not a token");
     if (out.size() > 1) out += ',';
@@ -289,8 +441,20 @@ struct Steps {
   ordered_json normalizer, pre_tokenizer, post_processor, decoder, model;
 };
 
-Steps byte_level_steps(const GgufFile& file, const Vocabulary& v) {
-  const GgufPreTokenizer& pre = pre_of(file, v);
+ordered_json bpe_json(const ordered_json& unk, bool fuse_unk, bool byte_fallback,
+                      bool ignore_merges) {
+  return {{"type", "BPE"},
+          {"dropout", nullptr},
+          {"unk_token", unk},
+          {"continuing_subword_prefix", nullptr},
+          {"end_of_word_suffix", nullptr},
+          {"fuse_unk", fuse_unk},
+          {"byte_fallback", byte_fallback},
+          {"ignore_merges", ignore_merges}};
+}
+
+Steps byte_level_steps(const Vocabulary& v) {
+  const GgufPreTokenizer& pre = *v.pre;
   Steps s;
   if (pre.nfc) s.normalizer = {{"type", "NFC"}};
   s.pre_tokenizer = pre_tokenizer_json(pre);
@@ -304,23 +468,46 @@ Steps byte_level_steps(const GgufFile& file, const Vocabulary& v) {
                {"add_prefix_space", true},
                {"trim_offsets", true},
                {"use_regex", true}};
-  s.model = {{"type", "BPE"},
-             {"dropout", nullptr},
-             {"unk_token", nullptr},
-             {"continuing_subword_prefix", nullptr},
-             {"end_of_word_suffix", nullptr},
-             {"fuse_unk", false},
-             {"byte_fallback", false},
-             {"ignore_merges", pre.ignore_merges}};
+  s.model = bpe_json(nullptr, false, false, pre.ignore_merges);
+  return s;
+}
+
+ordered_json replace(const char* from, const char* to) {
+  return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+}
+
+// Merges over tokens that are written as they are. A character that is no token and whose bytes are
+// none leaves nothing, as in llama.cpp.
+Steps plain_steps(const GgufFile& file, const Vocabulary& v,
+                  const std::unordered_map<std::string_view, int64_t>& ids) {
+  const GgufPreTokenizer& pre = *v.pre;
+  const ordered_json bytes = {{"type", "ByteFallback"}}, fuse = {{"type", "Fuse"}};
+  Steps s;
+  ordered_json normalizers = ordered_json::array(), pre_tokenizers = ordered_json::array();
+  if (v.model == "whitespace") {
+    if (file.flag("tokenizer.ggml.normalizer.lowercase").value_or(false))
+      normalizers.push_back({{"type", "Lowercase"}});
+    pre_tokenizers.push_back({{"type", "WhitespaceSplit"}});  // drops the white space
+  }
+  if (pre.visible_spaces) normalizers.push_back(replace(" ", kSpace));
+  for (const char* pattern : pre.patterns) pre_tokenizers.push_back(split(pattern));
+  const auto one_or_all = [](const char* key, const ordered_json& steps) -> ordered_json {
+    if (steps.empty()) return nullptr;
+    if (steps.size() == 1) return steps[0];
+    return {{"type", "Sequence"}, {key, steps}};
+  };
+  s.normalizer = one_or_all("normalizers", normalizers);
+  s.pre_tokenizer = one_or_all("pretokenizers", pre_tokenizers);
+  s.post_processor = template_json(v);
+  s.decoder = pre.visible_spaces ? sequence("decoders", {replace(kSpace, " "), bytes, fuse})
+                                 : sequence("decoders", {bytes, fuse});
+  s.model = bpe_json(nullptr, false, ids.contains("<0x00>"), false);
   return s;
 }
 
 Steps sentencepiece_steps(const GgufFile& file, const Vocabulary& v) {
   const bool prefix = file.flag("tokenizer.ggml.add_space_prefix").value_or(true);
-  const ordered_json to_visible = {
-      {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpace}};
-  const ordered_json to_space = {
-      {"type", "Replace"}, {"pattern", {{"String", kSpace}}}, {"content", " "}};
+  const ordered_json to_visible = replace(" ", kSpace), to_space = replace(kSpace, " ");
   const ordered_json bytes = {{"type", "ByteFallback"}}, fuse = {{"type", "Fuse"}};
   Steps s;
   if (prefix) {
@@ -337,14 +524,7 @@ Steps sentencepiece_steps(const GgufFile& file, const Vocabulary& v) {
   const bool fallback = std::find(v.types.begin(), v.types.end(), kByte) != v.types.end();
   ordered_json unk;
   if (v.unk) unk = v.tokens[static_cast<size_t>(*v.unk)];
-  s.model = {{"type", "BPE"},
-             {"dropout", nullptr},
-             {"unk_token", unk},
-             {"continuing_subword_prefix", nullptr},
-             {"end_of_word_suffix", nullptr},
-             {"fuse_unk", true},
-             {"byte_fallback", fallback},
-             {"ignore_merges", false}};
+  s.model = bpe_json(unk, true, fallback, false);
   return s;
 }
 
@@ -354,7 +534,9 @@ std::string tokenizer_json_from_gguf(const GgufFile& file) {
   const Vocabulary v = read_vocabulary(file);
   std::unordered_map<std::string_view, int64_t> ids;
   const std::string vocab = vocab_json(file, v, ids);  // checks that all tokens are UTF-8
-  const Steps steps = v.is_byte_level() ? byte_level_steps(file, v) : sentencepiece_steps(file, v);
+  const Steps steps = !v.pre         ? sentencepiece_steps(file, v)
+                      : v.pre->plain ? plain_steps(file, v, ids)
+                                     : byte_level_steps(v);
   std::string model = steps.model.dump();
   model.pop_back();
   return "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":" +
@@ -362,8 +544,8 @@ std::string tokenizer_json_from_gguf(const GgufFile& file) {
          ",\"pre_tokenizer\":" + steps.pre_tokenizer.dump() +
          ",\"post_processor\":" + steps.post_processor.dump() +
          ",\"decoder\":" + steps.decoder.dump() + ",\"model\":" + model + ",\"vocab\":" + vocab +
-         ",\"merges\":" +
-         (v.is_byte_level() ? merges_json(file, ids) : merges_from_scores(file, v, ids)) + "}}\n";
+         ",\"merges\":" + (v.pre ? merges_json(file, v, ids) : merges_from_scores(file, v, ids)) +
+         "}}\n";
 }
 
 json tokenizer_config_from_gguf(const GgufFile& file) {
@@ -382,7 +564,26 @@ json tokenizer_config_from_gguf(const GgufFile& file) {
   if (const auto architecture = file.text("general.architecture"))
     if (const auto context = file.integer(std::string(*architecture) + ".context_length"))
       config["model_max_length"] = *context;
-  if (const auto chat = file.text("tokenizer.chat_template")) add("chat_template", *chat);
+  const auto chat = file.text("tokenizer.chat_template");
+  const auto names = file.strings("tokenizer.chat_templates");
+  if (chat && names.empty()) add("chat_template", *chat);
+  if (!names.empty()) {  // several, each under a key of its own; the unnamed one is the default
+    json list = json::array();
+    const auto add_template = [&](std::string_view name, std::string_view text) {
+      list.push_back({{"name", json::parse(quoted(file, name))},
+                      {"template", json::parse(quoted(file, text))}});
+    };
+    if (chat) add_template("default", *chat);
+    for (const std::string_view name : names) {
+      const auto text = file.text("tokenizer.chat_template." + std::string(name));
+      if (!text)
+        fail(ErrorKind::kCorruptFile, kWhere, file.path().string(),
+             ": tokenizer.chat_templates names '", excerpt(name, 32),
+             "', and there is no tokenizer.chat_template of this name");
+      add_template(name, *text);
+    }
+    config["chat_template"] = list;
+  }
   return config;
 }
 

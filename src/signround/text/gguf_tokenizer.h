@@ -8,8 +8,9 @@
 
 namespace signround {
 
-// tokenizer.json. For `tokenizer.ggml.model` gpt2 (byte-level BPE; the splitting rules come from
-// `tokenizer.ggml.pre`) and llama (SentencePiece BPE; merges are derived from the scores).
+// tokenizer.json. For `tokenizer.ggml.model` gpt2, gemma4 and whitespace (BPE; `tokenizer.ggml.pre`
+// says how texts are cut and tokens written) and llama (SentencePiece BPE; merges are derived from
+// the scores).
 // Error{kUnsupported} names another one.
 std::string tokenizer_json_from_gguf(const GgufFile& file);
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <limits>
 
 #include "signround/testing/expect_error.h"
@@ -115,13 +116,20 @@ TEST(GgufTokenizer, TheNameOfTheSplitterDecidesHowTextIsCut) {
 }
 
 // A vocabulary of all bytes, and merges that join runs of the digit 1 and of the letter a.
-Files all_bytes(std::string_view pre) {
+Files all_bytes(const GgufPreTokenizer& pre) {
   GgufBuilder b = byte_level();
   std::vector<std::string> tokens;
-  for (int byte = 0; byte < 256; ++byte)
-    append_byte_chars(tokens.emplace_back(), std::string(1, static_cast<char>(byte)));
+  for (int byte = 0; byte < 256; ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(byte));
+    if (pre.plain)
+      tokens.push_back(name);
+    else
+      append_byte_chars(tokens.emplace_back(), std::string(1, static_cast<char>(byte)));
+  }
+  if (pre.plain) tokens.insert(tokens.end(), {"1", "a", kSpace});
   for (const char* more : {"11", "1111", "111", "aa", "aaaa", "aaa"}) tokens.push_back(more);
-  b.text("tokenizer.ggml.pre", std::string(pre)).strings(kTokens, tokens);
+  b.text("tokenizer.ggml.pre", std::string(pre.name)).strings(kTokens, tokens);
   b.strings("tokenizer.ggml.merges", {"1 1", "11 11", "11 1", "a a", "aa aa", "aa a"});
   return convert(b);
 }
@@ -130,9 +138,9 @@ TEST(GgufTokenizer, EveryNameIsReadAndNoNameLosesAByte) {
   const std::string text =
       "Hello wORLD's  12345 x=y+1;\r\n\n\t naïve E\xcc\x81t\xc3\xa9 人工智能 かな 한국어 ไทย "
       "“quoted”… <sentinel:12> 🇩🇪👍🏽 1 234 567\n  end   ";
-  EXPECT_GE(gguf_pre_tokenizers().size(), 80u);
+  EXPECT_GE(gguf_pre_tokenizers().size(), 87u);
   for (const GgufPreTokenizer& pre : gguf_pre_tokenizers()) {
-    const Files files = all_bytes(pre.name);
+    const Files files = all_bytes(pre);
     const auto tokenizer = Tokenizer::from_json(files.tokenizer.dump(), files.config);
     const std::string want = pre.nfc ? [&] {
       std::string normalized = text;
@@ -149,25 +157,146 @@ TEST(GgufTokenizer, NamesCutNumbersAsTheirTokenizersDo) {
   const std::string together = "1111 111", alone = "1 1 1 1 1 1 1", from_left = "111 111 1",
                     from_right = "1 111 111";
   const std::pair<const char*, std::string> cases[] = {
-      {"gpt-2", together},       {"mpt", together},        {"deepseek-llm", together},
-      {"bloom", together},       {"smollm", alone},        {"exaone", alone},
-      {"qwen2", alone},          {"qwen35", alone},        {"tekken", alone},
-      {"bailingmoe", alone},     {"seed-coder", alone},    {"viking", alone},
-      {"deepseek-coder", alone}, {"chameleon", alone},     {"spark2_5", alone},
-      {"youtu", alone},          {"exaone-moe", alone},    {"llama-bpe", from_left},
-      {"glm4", from_left},       {"gpt-4o", from_left},    {"deepseek-v3", from_left},
-      {"kimi-k2", from_left},    {"jais-2", from_left},    {"minicpm5", from_left},
-      {"falcon", from_left},     {"default", from_left},   {"tiny_aya", from_right},
-      {"afmoe", from_right},     {"superbpe", from_right},
+      {"gpt-2", together},        {"mpt", together},         {"deepseek-llm", together},
+      {"bloom", together},        {"smollm", alone},         {"exaone", alone},
+      {"qwen2", alone},           {"qwen35", alone},         {"tekken", alone},
+      {"bailingmoe", alone},      {"seed-coder", alone},     {"viking", alone},
+      {"gemma4", together},       {"sarvam-moe", together},  {"whitespace", together},
+      {"jina-v2-code", together}, {"deepseek-coder", alone}, {"chameleon", alone},
+      {"spark2_5", alone},        {"youtu", alone},          {"exaone-moe", alone},
+      {"llama-bpe", from_left},   {"glm4", from_left},       {"gpt-4o", from_left},
+      {"deepseek-v3", from_left}, {"kimi-k2", from_left},    {"jais-2", from_left},
+      {"minicpm5", from_left},    {"falcon", from_left},     {"default", from_left},
+      {"tiny_aya", from_right},   {"afmoe", from_right},     {"superbpe", from_right},
   };
   for (const auto& [pre, want] : cases) {
-    const Files files = all_bytes(pre);
+    const Files files = all_bytes(*find_gguf_pre_tokenizer(pre));
     const auto tokenizer = Tokenizer::from_json(files.tokenizer.dump(), files.config);
     std::string got;
     for (int32_t id : tokenizer->encode("1111111", false))
       got += (got.empty() ? "" : " ") + tokenizer->decode(std::vector<int32_t>{id}, false);
     EXPECT_EQ(got, want) << pre;
   }
+}
+
+// Gemma's way: letters, "▁" for a space, bytes, line ends, merges in the file.
+GgufBuilder plain(const std::string& model, const std::vector<std::string>& merges) {
+  GgufBuilder b;
+  b.text("general.architecture", "llama").text("tokenizer.ggml.model", model);
+  std::vector<std::string> tokens = {"<bos>", "<0x00>", "<0xE2>", "<0x82>",   "<0xAC>",
+                                     kSpace,  "a",      "b",      "ab",       kSpace + "a",
+                                     "\n",    "\n\n",   "\n\n\n", "\n\n\n\n", "b\n"};
+  b.strings(kTokens, tokens).strings("tokenizer.ggml.merges", merges);
+  b.array<int32_t>(kTypes, {3, 6, 6, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+  b.value<uint32_t>("tokenizer.ggml.bos_token_id", 0);
+  return b;
+}
+
+const std::vector<std::string> kLetterMerges = {kSpace + " a", "a b"};
+
+TEST(GgufTokenizer, PlainVocabulariesSeeVisibleSpacesAndLines) {
+  for (const char* pre : {"gemma4", "granite-embed-multi-311m", "sarvam-moe"}) {
+    SCOPED_TRACE(pre);
+    GgufBuilder b = plain("gpt2", {kLetterMerges[0], kLetterMerges[1], "\n \n", "\n\n \n", "b \n"});
+    const Files files = convert(b.text("tokenizer.ggml.pre", pre));
+    EXPECT_EQ(encode(files, "ab ab"), (std::vector<int32_t>{8, 9, 7}));  // no space is put in front
+    EXPECT_EQ(encode(files, "a\xe2\x82\xac"), (std::vector<int32_t>{6, 2, 3, 4}));
+    EXPECT_EQ(encode(files, "a?a"), (std::vector<int32_t>{6, 6}));  // neither a token nor bytes
+    // Lines are pieces of their own, so that "b\n" is never merged, however the file would have it.
+    EXPECT_EQ(encode(files, "b\n\nb"), (std::vector<int32_t>{7, 11, 7}));
+    const auto tokenizer = Tokenizer::from_json(files.tokenizer.dump(), files.config);
+    EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{9, 2, 3, 4, 5, 12}, false),
+              " a\xe2\x82\xac \n\n\n");
+  }
+}
+
+TEST(GgufTokenizer, GemmasFileIsKnownByItsModelAlone) {
+  GgufBuilder b = plain("gemma4", kLetterMerges);
+  const Files files = convert(b.value<bool>("tokenizer.ggml.add_bos_token", false));
+  EXPECT_EQ(encode(files, "a a", true),
+            (std::vector<int32_t>{0, 6, 9}));  // BOS whatever the file says
+  GgufBuilder sarvam = plain("gpt2", kLetterMerges);
+  EXPECT_EQ(encode(convert(sarvam.text("tokenizer.ggml.pre", "sarvam-moe")), "a", true),
+            (std::vector<int32_t>{6}));
+}
+
+TEST(GgufTokenizer, RunsOfLineEndsThatAreTokensStayWholeForGemma) {
+  // Merges that make 2 and 4 of the line ends, but not 3.
+  const std::vector<std::string> merges = {"\n \n", "\n\n \n\n"};
+  const Files files = convert(plain("gemma4", merges));
+  for (const auto& [count, want] : std::vector<std::pair<size_t, std::vector<int32_t>>>{
+           {1, {10}}, {2, {11}}, {3, {12}}, {4, {13}}})
+    EXPECT_EQ(encode(files, "a" + std::string(count, '\n') + "a").size(), 3u) << count;
+  GgufBuilder sarvam = plain("gpt2", merges);  // has no such rule
+  EXPECT_EQ(encode(convert(sarvam.text("tokenizer.ggml.pre", "sarvam-moe")), "\n\n\n"),
+            (std::vector<int32_t>{11, 10}));
+  // Where the merges make every run, they are left to it: a run of 6 is 4 and 2 in the order of
+  // merges, and nothing is an added token.
+  const Files sound = convert(plain("gemma4", {"\n \n", "\n\n \n\n", "\n\n \n"}));
+  EXPECT_EQ(encode(sound, "\n\n\n\n\n\n"), (std::vector<int32_t>{13, 11}));
+  EXPECT_EQ(sound.tokenizer["added_tokens"].size(), 1u);
+}
+
+TEST(GgufTokenizer, MergesWithAWrittenSpaceAreNoErrorInAPlainVocabulary) {
+  const std::string written = "\xc4\xa0";  // U+0120, for the two spaces of some vocabularies
+  const Files files = convert(plain("gemma4", {written + " " + written, kLetterMerges[1]}));
+  EXPECT_EQ(files.tokenizer["model"]["merges"], json::parse(R"([["a","b"]])"));
+}
+
+TEST(GgufTokenizer, TheWhitespaceModelDropsWhiteSpace) {
+  const auto with = [](const std::string& model) {
+    GgufBuilder b;
+    b.text("tokenizer.ggml.model", model).text("tokenizer.ggml.pre", "whitespace");
+    b.strings(kTokens, {"a", "b", "ab", " ", "人"}).strings("tokenizer.ggml.merges", {"a b"});
+    return b;
+  };
+  EXPECT_EQ(encode(convert(with("whitespace")), "ab \u3000人\tAb"),
+            (std::vector<int32_t>{2, 4, 1}));
+  EXPECT_EQ(encode(convert(with("gpt2")), "ab \u3000人 b"), (std::vector<int32_t>{2, 3, 4, 3, 1}));
+  GgufBuilder lower = with("whitespace");
+  lower.value<bool>("tokenizer.ggml.normalizer.lowercase", true);
+  EXPECT_EQ(encode(convert(lower), "Ab"), (std::vector<int32_t>{2}));
+  GgufBuilder other;
+  other.text("tokenizer.ggml.model", "whitespace").strings(kTokens, {"a"});
+  expect_error(ErrorKind::kUnsupported, "is whitespace and tokenizer.ggml.pre ''",
+               [&] { convert(other); });
+}
+
+// llama.cpp knows by name what a file does not say.
+TEST(GgufTokenizer, TokensThatEndATurnAreSpecialWhateverTheirType) {
+  const auto added = [](GgufBuilder b) {
+    b.text("tokenizer.ggml.pre", "gpt-2");
+    const Files files = convert(b);
+    std::string out;
+    for (const json& token : files.tokenizer["added_tokens"])
+      out += token["content"].get<std::string>() + (token["special"].get<bool>() ? " " : "? ");
+    return out;
+  };
+  const std::vector<std::string> tokens = {"a", "<|im_end|>", "</s>", "<fim_prefix>", "<tool>"};
+  GgufBuilder b = byte_level();
+  b.strings(kTokens, tokens).array<int32_t>(kTypes, {1, 1, 1, 1, 4});
+  EXPECT_EQ(added(b), "<|im_end|> </s> <fim_prefix> <tool>? ");
+  EXPECT_EQ(added(byte_level().strings(kTokens, tokens)), "<|im_end|> </s> <fim_prefix> ");
+  GgufBuilder named = byte_level();  // the file names the token that begins a gap: another one
+  named.strings(kTokens, tokens).value<uint32_t>("tokenizer.ggml.prefix_token_id", 0);
+  EXPECT_EQ(added(named), "<|im_end|> </s> ");
+  GgufBuilder gemma = byte_level();  // whose "</s>" is HTML's
+  EXPECT_EQ(added(gemma.strings(kTokens, {"</s>", "<|tool_response>"})), "<|tool_response> ");
+}
+
+TEST(GgufTokenizer, TokensTakeWhiteSpaceAlongWhereLlamaCppKnowsIt) {
+  GgufBuilder b = byte_level();
+  b.text("tokenizer.ggml.pre", "jina-v2-code").strings(kTokens, {"a", "\xc4\xa0", "<mask>", "<x>"});
+  b.array<int32_t>(kTypes, {1, 1, 3, 3});
+  EXPECT_EQ(encode(convert(b), "a <mask> a <x>"), (std::vector<int32_t>{0, 2, 1, 0, 1, 3}));
+  GgufBuilder phi = sentencepiece();
+  phi.text("general.name", "Phi-3-mini");
+  const json added = convert(phi).tokenizer["added_tokens"];
+  ASSERT_EQ(added.size(), 4u);  // <unk> <s> </s> <tool>
+  EXPECT_EQ(added[0]["rstrip"], false);
+  EXPECT_EQ(added[1]["rstrip"], false);
+  EXPECT_EQ(added[2]["rstrip"], true);
+  EXPECT_EQ(added[3]["rstrip"], true);
 }
 
 TEST(GgufTokenizer, ABosThatTheFileAsksForIsAdded) {
@@ -228,6 +357,19 @@ TEST(GgufTokenizer, ConfigNamesTheSpecialTokensAndTheTemplate) {
                 R"({"add_bos_token":true,"add_eos_token":false,"bos_token":"<s>","eos_token":"</s>",
       "chat_template":"{{ messages }}","clean_up_tokenization_spaces":false,"model_max_length":4096,
       "tokenizer_class":"PreTrainedTokenizerFast","unk_token":"<unk>"})"));
+}
+
+TEST(GgufTokenizer, SeveralTemplatesKeepTheirNames) {
+  GgufBuilder b = sentencepiece();
+  b.text("tokenizer.chat_template", "A").strings("tokenizer.chat_templates", {"tool_use"});
+  b.text("tokenizer.chat_template.tool_use", "B");
+  EXPECT_EQ(
+      convert(b).config["chat_template"],
+      json::parse(R"([{"name":"default","template":"A"},{"name":"tool_use","template":"B"}])"));
+  GgufBuilder lacking = sentencepiece();
+  lacking.strings("tokenizer.chat_templates", {"rag"});
+  expect_error(ErrorKind::kCorruptFile, "tokenizer.chat_templates names 'rag'",
+               [&] { convert(lacking); });
 }
 
 TEST(GgufTokenizer, OfEqualTokensTheFirstOneCounts) {
