@@ -35,9 +35,9 @@ refuses 3 'missing closing quote' tokenize model --text a
 [ "$(wc -c <err.txt)" -lt 1000 ] || die "the error quotes the whole file"
 # A pattern is quoted up to a character's end: here byte 200 is inside one.
 pattern=$(printf '你%.0s' $(seq 100))
-printf '{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"x(%s"},"behavior":"Isolated"},"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}' \
+printf '{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"xa(%s"},"behavior":"Isolated"},"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}' \
   "$pattern" >model/tokenizer.json
-refuses 4 'pattern "x(你' tokenize model --text a
+refuses 4 'pattern "xa(你' tokenize model --text a
 iconv -f UTF-8 -t UTF-8 err.txt >/dev/null || die "the error is not UTF-8"
 
 # template

@@ -197,7 +197,8 @@ const std::vector<std::string> kLetterMerges = {kSpace + " a", "a b"};
 TEST(GgufTokenizer, PlainVocabulariesSeeVisibleSpacesAndLines) {
   for (const char* pre : {"gemma4", "granite-embed-multi-311m", "sarvam-moe"}) {
     SCOPED_TRACE(pre);
-    GgufBuilder b = plain("gpt2", {kLetterMerges[0], kLetterMerges[1], "\n \n", "\n\n \n", "b \n"});
+    GgufBuilder b = plain(
+        "gpt2", {"b \n", kLetterMerges[0], kLetterMerges[1], "\n \n", "\n\n \n", "\n\n \n\n"});
     const Files files = convert(b.text("tokenizer.ggml.pre", pre));
     EXPECT_EQ(encode(files, "ab ab"), (std::vector<int32_t>{8, 9, 7}));  // no space is put in front
     EXPECT_EQ(encode(files, "a\xe2\x82\xac"), (std::vector<int32_t>{6, 2, 3, 4}));

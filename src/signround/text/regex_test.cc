@@ -69,9 +69,9 @@ TEST(Regex, RefusesWhatItCannotExpress) {
 }
 
 TEST(Regex, AnErrorQuotesWholeCharacters) {
-  std::string pattern = "x(";
+  std::string pattern = "xa(";
   for (int i = 0; i < 100; ++i)
-    pattern += "你";  // three bytes each: byte 200 is no character's end
+    pattern += "你";  // three bytes each: byte 200 is inside one
   testing::expect_error(ErrorKind::kUnsupported, "你...\"", [&] { Regex{pattern}; });
 }
 
