@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "signround/kernels/dispatch.h"
@@ -176,6 +177,100 @@ TEST(FakeQuant, ReferenceGradientMatchesDoubleArithmetic) {
     const double eps = static_cast<double>(c.n + 4) * 0x1p-24;
     EXPECT_NEAR(got.scale, want, eps * size) << c.seed;
     EXPECT_NEAR(got.clamped, clamped, eps * clamped_size) << c.seed;
+  }
+}
+
+// a / b for a and b of 24 bits next to the midpoint of two floats: a 2^e - b m = n with a small n
+// and an odd m of 25 bits, e = 25 where a < b, else 24. Calls body(a, b) for all |n| < 6.
+template <class Body>
+void for_each_hard_quotient(uint64_t first, uint64_t step, Body body) {
+  for (uint64_t b = first; b < (1u << 24); b += step) {
+    const uint64_t even = b & (0 - b), odd = b / even;  // even, a power of two, divides n
+    uint64_t inverse = odd;                             // of odd, modulo 2^64
+    for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
+    for (int e = 24; e <= 25; ++e)
+      for (int64_t n = -5; n <= 5; ++n) {
+        if (n == 0 || n % static_cast<int64_t>(even) != 0) continue;
+        // odd m = -n / even modulo 2^e / even
+        const uint64_t modulus = (uint64_t{1} << e) / even;
+        const auto quotient = static_cast<uint64_t>(-n / static_cast<int64_t>(even));
+        for (uint64_t m = quotient * inverse & (modulus - 1); m < (1u << 25); m += modulus) {
+          if (m < (1u << 24) || m % 2 == 0) continue;
+          const uint64_t a = (b * m + static_cast<uint64_t>(n)) >> e;
+          if (a < (1u << 23) || a >= (1u << 24) || (e == 25) != (a < b)) continue;
+          body(static_cast<float>(a), static_cast<float>(b));
+        }
+      }
+  }
+}
+
+// The proof in fake_quant_hwy.cc leaves these quotients: a few for each mantissa of the scale.
+TEST(FakeQuant, OneCorrectionRoundsTheHardestQuotients) {
+  int64_t cases = 0, uncorrected = 0;
+  for_each_hard_quotient(1u << 23, 1, [&](float a, float b) {
+    const float y = 1 / b, q = a * y, want = a / b;
+    uncorrected += q != want;
+    ++cases;
+    ASSERT_EQ(std::fma(std::fma(-q, b, a), y, q), want) << a << " / " << b;
+  });
+  EXPECT_GT(cases, 10000000);
+  EXPECT_GT(uncorrected, cases / 4);
+}
+
+// Of one weight with q = 0, the gradient by the scale is minus the quotient.
+float minus_quotient(const FakeQuantKernel& kernel, float w, float scale, size_t lane) {
+  std::vector<float> weights(16, 0), d_w(16, 0), v(16, 0);
+  weights[lane] = w;
+  d_w[lane] = 1;
+  return kernel.f32()
+      .descend(weights.data(), d_w.data(), 16, {scale, 0, 0}, {0, 0}, v.data(), nullptr)
+      .scale;
+}
+
+TEST(FakeQuant, KernelsRoundTheHardestQuotients) {
+  for (const FakeQuantKernel& kernel : fake_quant_kernels()) {
+    for_each_hwy_target([&](const char* target) {
+      size_t lane = 0;
+      for_each_hard_quotient((1u << 23) + 1, 998, [&](float a, float b) {
+        const float w = a * 0x1p-4f;
+        ASSERT_EQ(minus_quotient(kernel, w, b, ++lane % 16), 0 - w / b) << kernel.name << target;
+      });
+    });
+  }
+}
+
+// The gradient by the scale of a single weight with q = 0 shows the quotient itself: -w / scale.
+// Over mantissas of all kinds, those next to a power of two among them, and exponents to both ends.
+TEST(FakeQuant, EveryQuotientIsRoundedAsADivision) {
+  std::vector<uint32_t> mantissas = {0, 1, 2, 3, 0x7fffff, 0x7ffffe, 0x7ffffd, 0x400000, 0x3fffff};
+  uint32_t state = 1;
+  while (mantissas.size() < 400) {
+    state = state * 1664525 + 1013904223;
+    mantissas.push_back(mantissas.size() % 2 == 0 ? state >> 9 : state >> 9 & 0x7fe000);
+  }
+  for (const FakeQuantKernel& kernel : fake_quant_kernels()) {
+    for_each_hwy_target([&](const char* target) {
+      for (const auto& [scale_exponent, w_exponent] : {std::pair{120, 117},
+                                                       {113, 110},
+                                                       {113, 60},
+                                                       {100, 30},
+                                                       {100, 26},
+                                                       {113, 1},
+                                                       {113, 0},
+                                                       {226, 220},
+                                                       {228, 226},
+                                                       {250, 240},
+                                                       {254, 1}}) {
+        for (size_t i = 0; i < mantissas.size() * 40; ++i) {
+          const uint32_t b = mantissas[i * 7 % mantissas.size()];
+          const uint32_t a = mantissas[(i * 7 + i / mantissas.size()) % mantissas.size()];
+          const float scale = std::bit_cast<float>(uint32_t(scale_exponent) << 23 | b);
+          const float x = std::bit_cast<float>(uint32_t(w_exponent) << 23 | a);
+          const float got = minus_quotient(kernel, x, scale, i % 16);
+          ASSERT_EQ(got, 0 - x / scale) << kernel.name << target << " " << x << " / " << scale;
+        }
+      }
+    });
   }
 }
 
