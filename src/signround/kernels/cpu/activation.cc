@@ -117,12 +117,17 @@ void fwd_rows(const ActFwd& a, int64_t begin, int64_t end) {
     const float* x = row_of(a.x, i);
     const OutRow y = row_of(a.y, i);
     if (!a.up.data) {
-      for_vectors(a.cols, [&](int64_t j, auto io)
-                              SIGNROUND_LAMBDA { store(io, Act::value(io.load(x, j)), y, j); });
+      for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+        fetch_ahead(x + j);
+        store(io, Act::value(io.load(x, j)), y, j);
+      });
       continue;
     }
     const float* up = row_of(a.up, i);
     for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(x + j);
+      fetch_ahead(up + j);
+      fetch_ahead(y, j);
       store(io, hn::Mul(Act::value(io.load(x, j)), io.load(up, j)), y, j);
     });
   }
@@ -135,6 +140,8 @@ void bwd_rows(const ActBwd& a, int64_t begin, int64_t end) {
     const OutRow d_x = row_of(a.d_x, i);
     if (!a.up.data) {
       for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+        fetch_ahead(x + j);
+        fetch_ahead(d_y + j);
         put(io, hn::Mul(io.load(d_y, j), Act::slopes(io.load(x, j)).slope), d_x, j, a.accumulate);
       });
       continue;
@@ -142,6 +149,11 @@ void bwd_rows(const ActBwd& a, int64_t begin, int64_t end) {
     const float* up = row_of(a.up, i);
     const OutRow d_up = row_of(a.d_up, i);
     for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(x + j);
+      fetch_ahead(up + j);
+      fetch_ahead(d_y + j);
+      fetch_ahead(d_x, j);
+      fetch_ahead(d_up, j);
       const Slopes f = Act::slopes(io.load(x, j));
       const VF d = io.load(d_y, j), u = io.load(up, j);
       put(io, hn::Mul(hn::Mul(d, u), f.slope), d_x, j, a.accumulate);

@@ -15,6 +15,8 @@ void add(const Add& a, int64_t begin, int64_t end) {
     const float *x = row_of(a.x, i), *y = row_of(a.y, i);
     const OutRow z = row_of(a.z, i);
     for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(x + j);
+      fetch_ahead(y + j);
       store(io, hn::Add(io.load(x, j), io.load(y, j)), z, j);
     });
   }

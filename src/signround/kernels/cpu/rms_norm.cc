@@ -38,6 +38,7 @@ void rms_norm_fwd(const RmsNormFwd& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const float* x = a.x.data + a.shape.offset(i, a.x.stride);
     const float sum = sum_vectors(d, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(x + j);
       const VF v = io.load(x, j);
       return hn::Mul(v, v);
     });
@@ -55,6 +56,8 @@ void add_rms_norm_fwd(const AddRmsNormFwd& args, int64_t begin, int64_t end) {
     const float *x = row_of(a.x, i), *add = row_of(args.add, i);
     float* z = args.z + i * args.z_stride;
     const float sum = sum_vectors(d, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(x + j);
+      fetch_ahead(add + j);
       const VF v = hn::Add(io.load(x, j), io.load(add, j));
       io.store(v, z, j);
       return hn::Mul(v, v);
@@ -73,6 +76,8 @@ void rms_norm_bwd(const RmsNormBwd& a, int64_t begin, int64_t end) {
     const float* d_y = a.d_y.data + a.shape.offset(i, a.d_y.stride);
     const OutRow d_x = out_at(a.d_x, a.shape.offset(i, a.d_x.stride));
     const float dot = sum_vectors(d, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
+      fetch_ahead(d_y + j);
+      fetch_ahead(x + j);
       return hn::Mul(hn::Mul(io.load(d_y, j), weight.at(io, j)), io.load(x, j));
     });
     const float r = a.rstd[i];
