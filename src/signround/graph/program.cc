@@ -291,7 +291,8 @@ struct Program::Impl {
             .scale = o.spec.scale,
             .causal = true,
             .window = o.spec.window,
-            .softcap = o.spec.softcap};
+            .softcap = o.spec.softcap,
+            .bf16_products = compute() == DType::kBF16};
   }
 
   void plan_forward(int i, const AttentionOp& o) {

@@ -16,10 +16,37 @@ int64_t hwy_scratch(const AttentionShape& shape, bool backward) {
 }
 int64_t no_scratch(const AttentionShape&, bool) { return 0; }
 
-constexpr AttentionKernel kKernels[] = {
-    {"hwy", runs_always, hwy_scratch, kernels::attention_fwd_hwy, kernels::attention_bwd_hwy},
-    {"ref", runs_always, no_scratch, kernels::attention_fwd_ref, kernels::attention_bwd_ref},
-};
+int64_t amx_scratch(const AttentionShape& shape, bool backward) {
+  return backward ? kernels::attention_amx_bwd_scratch_bytes(shape)
+                  : kernels::attention_amx_fwd_scratch_bytes(shape);
+}
+bool fits_always(const AttentionShape&) { return true; }
+
+constexpr AttentionKernel kAmx = {
+    "amx",       kernels::attention_amx_why_not, kernels::attention_amx_fits,
+    amx_scratch, kernels::attention_fwd_amx,     kernels::attention_bwd_amx};
+constexpr AttentionKernel kHwy = {"hwy",
+                                  runs_always,
+                                  fits_always,
+                                  hwy_scratch,
+                                  kernels::attention_fwd_hwy,
+                                  kernels::attention_bwd_hwy};
+constexpr AttentionKernel kRef = {"ref",
+                                  runs_always,
+                                  fits_always,
+                                  no_scratch,
+                                  kernels::attention_fwd_ref,
+                                  kernels::attention_bwd_ref};
+constexpr AttentionKernel kKernels[] = {kHwy, kRef};
+constexpr AttentionKernel kBf16Kernels[] = {kAmx, kHwy, kRef};
+
+const AttentionKernel& kernel_for(const char* op, const AttentionShape& shape) {
+  if (shape.bf16_products) {
+    const AttentionKernel& kernel = pick_kernel(op, kBf16Kernels);
+    if (kernel.fits(shape)) return kernel;
+  }
+  return pick_kernel(op, kKernels);
+}
 
 void check_shape(const char* op, const AttentionShape& s) {
   // 2^40 elements of one tensor: far above any use, far below an overflow of the offsets.
@@ -72,18 +99,21 @@ void* scratch(int64_t bytes) {
 
 }  // namespace
 
-std::span<const AttentionKernel> attention_kernels() { return kKernels; }
+std::span<const AttentionKernel> attention_kernels(bool bf16_products) {
+  if (bf16_products) return kBf16Kernels;
+  return kKernels;
+}
 
 int64_t attention_scratch_bytes(const AttentionShape& shape, bool backward) {
   check_shape("attention", shape);
-  return pick_kernel("attention", kKernels).scratch_bytes(shape, backward);
+  return kernel_for("attention", shape).scratch_bytes(shape, backward);
 }
 
 void attention_fwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
                    float* lse) {
   check_inputs("attention", shape, q, k, v);
   check_out("attention", "y", y, shape.heads * shape.head_dim);
-  const AttentionKernel& kernel = pick_kernel("attention", kKernels);
+  const AttentionKernel& kernel = kernel_for("attention", shape);
   kernel.fwd(shape, q, k, v, y, lse, scratch(kernel.scratch_bytes(shape, false)));
 }
 
@@ -100,7 +130,7 @@ void attention_bwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, Ro
   if (d_q) check_out(op, "d_q", d_q, cols);
   if (d_k) check_out(op, "d_k", d_k, kv_cols);
   if (d_v) check_out(op, "d_v", d_v, kv_cols);
-  const AttentionKernel& kernel = pick_kernel(op, kKernels);
+  const AttentionKernel& kernel = kernel_for(op, shape);
   kernel.bwd(shape, q, k, v, y, lse, d_y, d_q, d_k, d_v,
              scratch(kernel.scratch_bytes(shape, true)));
 }

@@ -30,12 +30,14 @@ int64_t attention_scratch_bytes(const AttentionShape& shape, bool backward);
 struct AttentionKernel {
   std::string_view name;
   const char* (*why_not)();
+  bool (*fits)(const AttentionShape& shape);  // the last two rows of a table fit every shape
   int64_t (*scratch_bytes)(const AttentionShape& shape, bool backward);
   void (*fwd)(const AttentionShape&, RowsIn q, RowsIn k, RowsIn v, RowsOut y, float* lse,
               void* scratch);
   void (*bwd)(const AttentionShape&, RowsIn q, RowsIn k, RowsIn v, RowsAny y, const float* lse,
               RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void* scratch);
 };
-std::span<const AttentionKernel> attention_kernels();
+// The kernels of the operations; those that may be used where shape.bf16_products has been set.
+std::span<const AttentionKernel> attention_kernels(bool bf16_products = false);
 
 }  // namespace signround

@@ -106,7 +106,13 @@ double dot(const double* a, const double* b, int64_t n, bool absolute = false) {
 //          where the slope 1 - tanh^2 moves by e_slope = 2 e_s / softcap + 4 eps
 //   d_q    scale sum_j |k_j| (e_ds + (n + 4) eps |dS|), d_k likewise over rows, d_v over P and d_y
 // y_eps is the rounding of a stored bf16 y (2^-8) and 0 for f32.
-Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps = 0) {
+//
+// u is the rounding of what is multiplied, 2^-9 for bf16: each side of a product has it, so that a
+// term x y moves by both = (1 + u)^2 - 1. It adds to e_s both scale sum |q_d k_d|, to e_p both sum
+// |d_y_d v_d|, and to the terms of y, d_v, d_k and d_q both of themselves, on top of their own
+// error. With it r is no longer small against 1: P moves by e^r - 1.
+Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps = 0, double u = 0) {
+  const double both = (1 + u) * (1 + u) - 1;
   const Tensors<double> t{Rows<double>(f.q), Rows<double>(f.k), Rows<double>(f.v),
                           Rows<double>(f.d_y)};
   const int64_t dim = s.head_dim, n_sum = s.kv_len + s.q_len * s.group();
@@ -135,7 +141,8 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
         double top = 0, top_score = 0;
         for (int64_t j = 0; j < n; ++j) {
           const double* k = t.k.heads()(kv_row + j, g);
-          e_s[j] = double(dim + 4) * kEps * s.scale * dot(q, k, dim, true) + 8 * kEps * s.softcap;
+          e_s[j] = (double(dim + 4) * kEps + both) * s.scale * dot(q, k, dim, true) +
+                   8 * kEps * s.softcap;
           top = std::max(top, e_s[j]);
           top_score = std::max(top_score, std::abs(score[j]));
         }
@@ -144,9 +151,10 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
         e.lse_tol[flat] = shared;
         for (int64_t j = 0; j < n; ++j) {
           const double* v = t.v.heads()(kv_row + j, g);
-          const double r = e_s[j] + shared + double(n) * kEps;
+          const double r = std::expm1(e_s[j] + shared) + double(n) * kEps;
           for (int64_t d = 0; d < dim; ++d)
-            y_tol[d] += std::exp(score[j] - e.lse[flat]) * std::abs(v[d]) * r;
+            y_tol[d] +=
+                std::exp(score[j] - e.lse[flat]) * std::abs(v[d]) * ((1 + r) * (1 + both) - 1);
         }
         const double m = dot(d_y, y, dim);
         const double e_m =
@@ -155,17 +163,19 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
           const double *k = t.k.heads()(kv_row + j, g), *v = t.v.heads()(kv_row + j, g);
           double *d_k_tol = e.d_k_tol.heads()(kv_row + j, g),
                  *d_v_tol = e.d_v_tol.heads()(kv_row + j, g);
-          const double p = std::exp(score[j] - e.lse[flat]), r = e_s[j] + shared;
+          const double p = std::exp(score[j] - e.lse[flat]), r = std::expm1(e_s[j] + shared);
           const double d_p = dot(d_y, v, dim), size = std::abs(d_p) + std::abs(m);
-          const double e_p = double(dim) * kEps * dot(d_y, v, dim, true);
+          const double e_p = (double(dim) * kEps + both) * dot(d_y, v, dim, true);
           const double e_slope = s.softcap > 0 ? 2 * e_s[j] / s.softcap + 4 * kEps : 0;
-          const double e_ds =
-              slope[j] * p * (r * size + e_p + e_m + 4 * kEps * size) + p * size * e_slope;
-          const double sum = double(n_sum + 4) * kEps * std::abs(p * (d_p - m) * slope[j]);
+          const double e_ds = slope[j] * p * (r * size + (1 + r) * (e_p + e_m) + 4 * kEps * size) +
+                              p * size * e_slope;
+          const double d_s = std::abs(p * (d_p - m) * slope[j]);
+          const double sum = double(n_sum + 4) * kEps * d_s + both * (d_s + e_ds);
           for (int64_t d = 0; d < dim; ++d) {
             d_q_tol[d] += s.scale * std::abs(k[d]) * (e_ds + sum);
             d_k_tol[d] += s.scale * std::abs(q[d]) * (e_ds + sum);
-            d_v_tol[d] += std::abs(d_y[d]) * p * (r + double(n_sum + 4) * kEps);
+            d_v_tol[d] +=
+                std::abs(d_y[d]) * p * ((1 + r) * (1 + both) - 1 + double(n_sum + 4) * kEps);
           }
         }
       }
@@ -460,6 +470,158 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Attention,
                          ::testing::ValuesIn(attention_kernels().begin(),
                                              attention_kernels().end()),
                          [](const auto& row) { return std::string(row.param.name); });
+
+// Products that round their inputs to bf16: every kernel that is allowed to, and can run here.
+class Bf16Attention : public ::testing::Test {
+ protected:
+  void SetUp() override { set_num_threads(1); }
+  void TearDown() override { set_num_threads(0); }
+
+  static void on_every_kernel(const AttentionShape& s,
+                              const std::function<void(const AttentionKernel&)>& body) {
+    for (const AttentionKernel& kernel : attention_kernels(true)) {
+      if (kernel.why_not() != nullptr || !kernel.fits(s)) continue;
+      SCOPED_TRACE(std::string(kernel.name));
+      body(kernel);
+    }
+  }
+
+  template <class Out>
+  static void check_everywhere(const AttentionShape& s, int64_t in_pad, int64_t out_pad) {
+    SCOPED_TRACE(::testing::Message() << s);
+    const Tensors<float> t = random_tensors(s, in_pad);
+    const Expected want = expect(s, t, kOutEps<Out>, 0x1p-9);
+    on_every_kernel(s, [&](const AttentionKernel& kernel) {
+      if (!HasFatalFailure()) check(run<Out>(kernel, s, t, out_pad), want);
+    });
+  }
+};
+
+TEST_F(Bf16Attention, MatchesTheReferenceForAllSmallLengths) {
+  std::vector<int64_t> lengths = {63, 64, 65, 95, 96, 97, 127, 128, 129, 257, 300};
+  for (int64_t n = 11; n < 40; ++n) lengths.push_back(n);
+  for (int64_t n : lengths) {
+    AttentionShape s = make_shape(1, n, n, 3, 1, 32);
+    s.causal = n % 3 != 0;
+    check_everywhere<float>(s, n % 4, n % 5);
+  }
+}
+
+TEST_F(Bf16Attention, MatchesTheReferenceForAllMasksAndGroups) {
+  for (int64_t group : {1, 3, 8})
+    for (int64_t q_len : {4, 32, 43, 70})
+      for (int64_t window : {0, 1, 5, 40, 100}) {
+        AttentionShape s = make_shape(2, q_len, 135, 2 * group, 2, 32);
+        s.window = window;
+        check_everywhere<float>(s, 0, 0);
+      }
+}
+
+TEST_F(Bf16Attention, MatchesTheReferenceForAllHeadDims) {
+  for (int64_t dim : {32, 64, 96, 128, 160, 256}) {
+    check_everywhere<float>(make_shape(1, 50, 70, 2, 1, dim), 16, 3);
+    check_everywhere<BF16>(make_shape(1, 50, 70, 2, 1, dim), 1, 5);
+  }
+}
+
+TEST_F(Bf16Attention, EveryThreadCountIsRightAndGivesTheSameBitsEveryTime) {
+  const AttentionShape s = make_shape(1, 150, 170, 6, 2, 32);
+  const Tensors<float> t = random_tensors(s, 0);
+  const Expected want = expect(s, t, 0, 0x1p-9);
+  for (int threads : {1, 2, 5}) {
+    set_num_threads(threads);
+    on_every_kernel(s, [&](const AttentionKernel& kernel) {
+      const Result<float> first = run<float>(kernel, s, t, 0);
+      const Result<float> again = run<float>(kernel, s, t, 0);
+      EXPECT_EQ(first.y.values, again.y.values);
+      EXPECT_EQ(first.d_q.values, again.d_q.values);
+      EXPECT_EQ(first.d_k.values, again.d_k.values);
+      EXPECT_EQ(first.d_v.values, again.d_v.values);
+      check(first, want);
+    });
+  }
+}
+
+TEST_F(Bf16Attention, HugeAndTinyScoresGiveFiniteResults) {
+  for (double sigma : {1e-15, 1e4, 1e15}) {
+    const AttentionShape s = make_shape(1, 40, 90, 2, 1, 32);
+    const Tensors<float> t = random_tensors(s, 0, sigma);
+    on_every_kernel(s, [&](const AttentionKernel& kernel) {
+      const Result<float> r = run<float>(kernel, s, t, 0);
+      for (const Rows<float>* rows : {&r.y, &r.d_v, &r.d_q, &r.d_k})
+        for (float v : rows->values) ASSERT_TRUE(std::isfinite(v)) << "sigma " << sigma;
+      for (float v : r.lse) ASSERT_TRUE(std::isfinite(v));
+    });
+  }
+}
+
+TEST_F(Bf16Attention, NanReachesEveryRowThatSeesIt) {
+  const AttentionShape s = make_shape(1, 70, 70, 1, 1, 32);
+  Tensors<float> t = random_tensors(s, 0);
+  t.k.at(30, 3) = std::numeric_limits<float>::quiet_NaN();
+  on_every_kernel(s, [&](const AttentionKernel& kernel) {
+    const Result<float> r = run<float>(kernel, s, t, 0);
+    for (int64_t i = 0; i < 70; ++i)
+      for (int64_t c = 0; c < 32; ++c) {
+        ASSERT_EQ(std::isnan(r.y.at(i, c)), i >= 30) << i;
+        ASSERT_TRUE(i < 30 || std::isnan(r.d_q.at(i, c))) << i;
+      }
+  });
+}
+
+TEST_F(Bf16Attention, AGradientThatIsNotWantedChangesNoOther) {
+  const AttentionShape s = make_shape(2, 30, 66, 4, 2, 32);
+  const Tensors<float> t = random_tensors(s, 0);
+  on_every_kernel(s, [&](const AttentionKernel& kernel) {
+    const Result<float> all = run<float>(kernel, s, t, 0);
+    Buffer scratch(kernel.scratch_bytes(s, true));
+    for (int wanted = 0; wanted < 8; ++wanted) {
+      Result<float> r = all;
+      for (Rows<float>* rows : {&r.d_q, &r.d_k, &r.d_v})
+        std::fill(rows->values.begin(), rows->values.end(), 0.0f);
+      kernel.bwd(s, t.q.in(), t.k.in(), t.v.in(), {r.y.values.data(), DType::kF32, r.y.stride},
+                 r.lse.data(), t.d_y.in(), wanted & 1 ? r.d_q.out() : RowsOut{},
+                 wanted & 2 ? r.d_k.out() : RowsOut{}, wanted & 4 ? r.d_v.out() : RowsOut{},
+                 scratch.data());
+      EXPECT_EQ(r.d_q.values == all.d_q.values, (wanted & 1) != 0);
+      EXPECT_EQ(r.d_k.values == all.d_k.values, (wanted & 2) != 0);
+      EXPECT_EQ(r.d_v.values == all.d_v.values, (wanted & 4) != 0);
+    }
+  });
+}
+
+TEST_F(Bf16Attention, KeysThatNoQuerySeesGetZeroGradients) {
+  AttentionShape s = make_shape(1, 32, 200, 1, 1, 32);
+  s.window = 4;
+  on_every_kernel(s, [&](const AttentionKernel& kernel) {
+    const Result<float> r = run<float>(kernel, s, random_tensors(s, 0), 0);
+    for (int64_t j = 0; j < 200; ++j)
+      for (int64_t c = 0; c < 32; ++c) {
+        ASSERT_EQ(r.d_k.at(j, c) != 0, j >= 165) << j;
+        ASSERT_EQ(r.d_v.at(j, c) != 0, j >= 165) << j;
+      }
+  });
+}
+
+TEST(AttentionOp, RoundsToBf16OnlyWhereAllowed) {
+  if (!forced_kernel().empty()) return;
+  AttentionShape s = make_shape(1, 40, 40, 2, 1, 32);
+  const AttentionKernel& best = attention_kernels(true).front();
+  const AttentionKernel& exact = attention_kernels().front();
+  EXPECT_NE(exact.name, "amx");
+  EXPECT_EQ(attention_scratch_bytes(s, true), exact.scratch_bytes(s, true));
+  s.bf16_products = true;
+  const bool here = best.why_not() == nullptr;
+  EXPECT_EQ(attention_scratch_bytes(s, true), (here ? best : exact).scratch_bytes(s, true));
+  for (const auto& spoil : std::vector<std::function<void(AttentionShape&)>>{
+           [](AttentionShape& x) { x.softcap = 5; }, [](AttentionShape& x) { x.head_dim = 40; },
+           [](AttentionShape& x) { x.q_len = 2; }}) {
+    AttentionShape other = s;
+    spoil(other);
+    EXPECT_FALSE(best.fits(other));
+    EXPECT_EQ(attention_scratch_bytes(other, true), exact.scratch_bytes(other, true));
+  }
+}
 
 TEST(AttentionOp, RunsTheForcedKernelAndElseTheFirst) {
   const AttentionShape s = make_shape(1, 4, 4, 1, 1, 8);

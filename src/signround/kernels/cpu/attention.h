@@ -18,6 +18,18 @@ void attention_bwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v
                        const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
+// The products on the matrix unit of Intel's CPUs, their inputs rounded to bf16; for shapes that
+// fit. attention_amx_why_not: what is missing here, or null.
+const char* attention_amx_why_not();
+bool attention_amx_fits(const AttentionShape& shape);
+int64_t attention_amx_fwd_scratch_bytes(const AttentionShape& shape);
+int64_t attention_amx_bwd_scratch_bytes(const AttentionShape& shape);
+void attention_fwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+                       float* lse, void* scratch);
+void attention_bwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
+                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                       void* scratch);
+
 // In double, row by row; slow, the definition (attention_ref.h).
 void attention_fwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
                        float* lse, void* scratch);
