@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "signround/base/error.h"
 #include "signround/base/random.h"
@@ -45,9 +46,7 @@ class StepRunner {
         masks_(masks),
         timings_(timings),
         micro_(program.rows() / inputs.seq_len()),
-        target_(program.rows() * inputs.cols() * 4),
-        row_sums_(static_cast<size_t>(program.rows())),
-        row_mask_(static_cast<size_t>(program.rows())) {}
+        row_sums_(static_cast<size_t>(program.rows())) {}
 
   int64_t micro() const { return micro_; }
 
@@ -64,39 +63,40 @@ class StepRunner {
   double run(const int64_t* samples, bool backward, bool accumulate, float scale) {
     const int64_t rows = program_.rows(), cols = inputs_.cols();
     const double bytes = static_cast<double>(rows * cols) * 4;
-    timings_.timed("gather", 4 * bytes, [&] {
-      inputs_.gather(samples, micro_, program_.input());
-      targets_.gather(samples, micro_, target_.as<float>());
-    });
+    timings_.timed("gather", 2 * bytes, [&] { inputs_.gather(samples, micro_, program_.input()); });
     program_.forward(weights_);
-    std::span<const uint8_t> mask;
-    if (!masks_.empty()) {
-      for (int64_t i = 0; i < micro_; ++i)
-        std::copy_n(masks_[static_cast<size_t>(samples[i])].begin(), inputs_.seq_len(),
-                    row_mask_.begin() + i * inputs_.seq_len());
-      mask = row_mask_;
-    }
-    const RowsIn pred{program_.output(), cols};
-    const RowsAny ref{target_.data(), DType::kF32, cols};
-    const RowsOut gradient{backward ? program_.output_gradient() : nullptr, DType::kF32, cols};
-    const MseLoss loss = timings_.timed("loss", (backward ? 3 : 2) * bytes, [&] {
-      return backward ? mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, row_sums_, gradient)
-                      : mse_loss_fwd(rows, cols, pred, ref, mask, row_sums_);
+    timings_.timed("loss", (backward ? 3 : 2) * bytes, [&] {
+      for (int64_t i = 0; i < micro_; ++i) add_loss(i, samples[i], backward, scale);
     });
     if (backward) program_.backward(weights_, accumulate);
-    return loss.sum;
+    return std::accumulate(row_sums_.begin(), row_sums_.end(), 0.0);
   }
 
  private:
+  // Of sample `place` of the micro-batch, against its target where that lies in the stream.
+  void add_loss(int64_t place, int64_t sample, bool backward, float scale) {
+    const int64_t rows = inputs_.seq_len(), cols = inputs_.cols(), at = place * rows * cols;
+    const RowsIn pred{program_.output() + at, cols};
+    const RowsAny ref = targets_.sample(sample);
+    std::span<const uint8_t> mask;
+    if (!masks_.empty())
+      mask = std::span(masks_[static_cast<size_t>(sample)]).first(static_cast<size_t>(rows));
+    const auto sums =
+        std::span(row_sums_).subspan(static_cast<size_t>(place * rows), static_cast<size_t>(rows));
+    if (backward)
+      mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, sums,
+                       {program_.output_gradient() + at, DType::kF32, cols});
+    else
+      mse_loss_fwd(rows, cols, pred, ref, mask, sums);
+  }
+
   Program& program_;
   BlockWeights& weights_;
   const ActivationStream &inputs_, &targets_;
   const TokenMasks& masks_;
   Timings& timings_;
   int64_t micro_;
-  Buffer target_;
   std::vector<double> row_sums_;
-  std::vector<uint8_t> row_mask_;
 };
 
 }  // namespace
