@@ -20,7 +20,8 @@ float scale_floor_of(DType scale_dtype) {
 
 float floored_scale(float scale, DType scale_dtype) {
   const float rounded = round_scale(scale, scale_dtype), floor = scale_floor_of(scale_dtype);
-  return rounded < 0 ? std::min(rounded, -floor) : std::max(rounded, floor);
+  // Signs are as good as random: no branch. Adding 0 makes -0 positive.
+  return std::copysign(std::max(std::abs(rounded), floor), rounded + 0.0f);
 }
 
 }  // namespace signround

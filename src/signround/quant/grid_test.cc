@@ -179,6 +179,22 @@ GroupGrid<float> grid_of(Symmetry symmetry, float min, float max, int bits = 4,
   return group_grid_fwd<float>(scheme, {min, max}, 1.0f, 1.0f);
 }
 
+TEST(GroupGrid, FlooredScaleKeepsItsSignAndIsNeverZero) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const float floor = scale_floor_of(dtype);
+    for (float size : {0.5f, 100.0f, 2 * floor, floor}) {
+      EXPECT_EQ(floored_scale(size, dtype), size);
+      EXPECT_EQ(floored_scale(-size, dtype), -size);
+    }
+    EXPECT_EQ(floored_scale(floor / 2, dtype), floor);
+    EXPECT_EQ(floored_scale(-floor / 2, dtype), -floor);
+    EXPECT_EQ(floored_scale(0.0f, dtype), floor);
+    EXPECT_EQ(floored_scale(-0.0f, dtype), floor);
+    EXPECT_EQ(floored_scale(-1e38f, DType::kF16), -65504.0f);
+  }
+  EXPECT_EQ(floored_scale(-1e-30f, DType::kF16), scale_floor_of(DType::kF16));  // is -0 in F16
+}
+
 TEST(GridFullRange, TheLargestMagnitudeSitsOnTheLowestCodeWhateverItsSign) {
   EXPECT_EQ(grid_of(Symmetry::kFullRange, -0.5f, 0.25f).scale, 0.0625f);
   EXPECT_EQ(grid_of(Symmetry::kFullRange, -0.25f, 0.5f).scale, -0.0625f);
