@@ -16,6 +16,17 @@ for other in norm embed; do
   diff <(grep $other source.txt) <(tensors ignored | grep $other) || die "$other is not the source's"
 done
 
+# Every other file of the checkpoint is there unchanged, those in folders as well; weights of other kinds are not.
+cp -r "$tiny" full
+mkdir full/additional_chat_templates
+echo '{{ messages }}' >full/additional_chat_templates/tool.jinja
+head -c 3000000 /dev/urandom >full/extra.dat
+echo weights >full/pytorch_model.bin
+expect 0 quantize full "${small[@]}" --method rtn -o copied
+while read -r file; do cmp "full/$file" "copied/$file" || die "$file is not the source's"; done \
+  < <(cd full && find . -type f ! -name config.json ! -name model.safetensors ! -name pytorch_model.bin)
+absent copied/pytorch_model.bin
+
 for grid in '--bits 4' '--bits 2 --asym' '--bits 3 --symmetry gptq-sym'; do
   formats=auto_round,gptq
   rm -rf both

@@ -9,6 +9,43 @@ expect 0 "${command[@]}" -o out
 grep -q 'nothing to do' err.txt || die "it does not say that there was nothing to do"
 diff -r before out || die "the second run changed the result"
 
+expect 0 "${command[@]}" -o out --json
+[ "$(json out.txt /result_bytes)" = "$(json out/signround.json /result_bytes)" ] || die "--json does not print the report of the run that was done"
+
+# A finished result that was damaged since is no result: the file is named, and --restart makes it anew.
+expect 0 "${command[@]}" -o sharded --format auto_round,fake --shard-size 0.001
+expect 0 quantize "$tiny" --method rtn --group-size 32 --shard-size 0.001 -o shards
+damaged() { # SOURCE TEXT COMMAND-TO-DAMAGE: in the folder bad
+  rm -rf bad
+  cp -a "$1" bad
+  (cd bad && eval "$3")
+  refuses 3 "$2" "${again[@]}" -o bad
+  grep -q 'was damaged since' err.txt || die "it does not say what happened"
+  expect 0 "${again[@]}" -o bad --restart
+  same "$1" bad
+}
+flip() { printf x | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; } # a byte in the middle of a weight
+again=("${command[@]}")
+size=$(stat -c %s out/model.safetensors)
+damaged out 'weights are not the ones' "flip model.safetensors $((size / 2))"
+damaged out 'weights are not the ones' "flip model.safetensors $((size - 5))"
+damaged out 'model.safetensors' 'truncate -s 100 model.safetensors'
+damaged out 'model.safetensors' 'rm model.safetensors'
+damaged out 'config.json' 'rm config.json'
+damaged out 'config.json is not' "sed -i 's/\"bits\": 4/\"bits\": 8/' config.json"
+again=("${command[@]}" --format auto_round,fake --shard-size 0.001)
+damaged sharded 'fake/model.safetensors' 'rm fake/model.safetensors'
+again=(quantize "$tiny" --method rtn --group-size 32 --shard-size 0.001)
+damaged shards 'model.safetensors.index.json is not there' 'rm model.safetensors.index.json'
+damaged shards 'model-00002' 'rm model-00002*'
+
+# Another training of the same model is another model, finished or not.
+cp -r "$random" trained
+expect 0 quantize trained --method rtn --group-size 16 --threads 1 -o of-trained
+size=$(stat -c %s trained/model.safetensors)
+for ((at = size / 4; at < size - 64; at += 64)); do flip trained/model.safetensors "$at"; done
+refuses 6 'other settings' quantize trained --method rtn --group-size 16 --threads 1 -o of-trained
+
 # Other settings: refused, the result stays; --restart replaces it.
 refuses 6 'other settings' "${command[@]}" -o out --asym
 diff -r before out || die "a refused run changed the result"

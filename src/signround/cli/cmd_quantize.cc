@@ -42,6 +42,10 @@ int cmd_quantize(int argc, const char* const* argv) {
   flags.add("verbose", verbose, {.help = "more progress"});
   if (!flags.parse(argc, argv)) return 0;
   for (auto& problem : options.problems()) flags.problem(std::move(problem));
+    if (json)
+      std::printf("%s\n", result.earlier_report
+                              .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
+                              .c_str());
   if (device != "cpu" && device != "auto" && device != "cuda" && !device.starts_with("cuda:"))
     flags.problem("--device: '" + device + "' is none of cpu, cuda, cuda:N, auto");
   flags.check();

@@ -40,7 +40,8 @@ class Checkpoint {
   virtual void read_f32(std::string_view name, int64_t row, int64_t rows, float* out) const = 0;
   // Tells the system that the tensor's pages will not be needed again soon.
   virtual void release(std::string_view name) const = 0;
-  // Everything that is neither weights nor config.json: tokenizer, generation config, licence, code, ...
+  // Everything that is neither weights nor config.json: tokenizer, generation config, licence, code, ...; names with
+  // a '/' lie in a folder. Models of their own in such a folder are left out.
   virtual std::vector<ExtraFile> extra_files() const = 0;
   // Bytes of the weight files on disk.
   virtual int64_t bytes_on_disk() const = 0;

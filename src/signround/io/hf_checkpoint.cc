@@ -65,6 +65,39 @@ std::vector<std::string> regular_files(const fs::path& folder) {
   return names;
 }
 
+// A folder below the model's that is a model of its own, or a result of this program.
+bool is_another_model(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder / ".signround", error) || fs::exists(folder / "signround.json", error))
+    return true;
+  return fs::exists(folder / "config.json", error) &&
+         (fs::exists(folder / kSingleFile, error) || fs::exists(folder / kIndexFile, error));
+}
+
+// Files of `folder` that are carried over, with `prefix` in front of their names, and those in its
+// folders.
+void add_extra_files(const fs::path& folder, const std::string& prefix, int depth,
+                     std::vector<ExtraFile>& extra) {
+  for (const std::string& name : regular_files(folder))
+    if (!is_weight_file(name) && !(prefix.empty() && is_not_carried_over(name)) &&
+        !name.starts_with('.'))
+      extra.push_back({prefix + name, folder / name, ""});
+  if (depth == 0) return;
+  std::vector<std::string> folders;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    std::error_code ignored;
+    if (it->is_directory(ignored) && !it->is_symlink(ignored) && !name.starts_with('.') &&
+        !is_another_model(it->path()))
+      folders.push_back(name);
+  }
+  if (error) fail_io(kWhere, "list", folder, error.value());
+  std::sort(folders.begin(), folders.end());
+  for (const std::string& name : folders)
+    add_extra_files(folder / name, prefix + name + "/", depth - 1, extra);
+}
+
 [[noreturn]] void fail_without_safetensors(const fs::path& folder) {
   std::string shard, other;
   for (const std::string& name : regular_files(folder)) {
@@ -149,10 +182,9 @@ class HfCheckpoint : public Checkpoint {
   }
 
   std::vector<ExtraFile> extra_files() const override {
+    constexpr int kDepth = 3;
     std::vector<ExtraFile> extra;
-    for (const std::string& name : regular_files(folder_))
-      if (!is_weight_file(name) && !is_not_carried_over(name))
-        extra.push_back({name, folder_ / name, ""});
+    add_extra_files(folder_, "", kDepth, extra);
     return extra;
   }
 

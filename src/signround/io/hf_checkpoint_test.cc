@@ -167,7 +167,14 @@ TEST(HfCheckpoint, CarriesEveryOtherFileOver) {
                            "signround.md",
                            "consolidated.00.pth"})
     write_file(dir / name, "x");
-  std::filesystem::create_directory(dir / "onnx");
+  for (const char* folder :
+       {"onnx", "additional_chat_templates", "checkpoint-1", "result", ".cache"})
+    std::filesystem::create_directory(dir / folder);
+  for (const char* name :
+       {"additional_chat_templates/tool.jinja", "onnx/model.onnx", "checkpoint-1/config.json",
+        "checkpoint-1/model.safetensors", "checkpoint-1/tokenizer.json", "result/signround.json",
+        "result/tokenizer.json", ".cache/huggingface.json"})
+    write_file(dir / name, "x");
   std::filesystem::create_symlink("nowhere", dir / "dangling.txt");
   std::filesystem::create_symlink("LICENSE", dir / "NOTICE");  // as in the hub's cache
   std::vector<std::string> names;
@@ -178,7 +185,7 @@ TEST(HfCheckpoint, CarriesEveryOtherFileOver) {
   EXPECT_EQ(names,
             (std::vector<std::string>{"LICENSE", "NOTICE", "README.md", "chat_template.jinja",
                                       "generation_config.json", "modeling_x.py", "tokenizer.json",
-                                      "tokenizer.model"}));
+                                      "tokenizer.model", "additional_chat_templates/tool.jinja"}));
 }
 
 }  // namespace

@@ -14,6 +14,24 @@ namespace signround {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr size_t kPiece = size_t{64} << 20;
+
+fs::path path_of_shard(const FormatPlan& plan, size_t shard) {
+  const fs::path folder = plan.folder;
+  if (plan.shards.size() == 1) return folder / "model.safetensors";
+  return folder / fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, plan.shards.size());
+}
+
+uint64_t checksum_of(const std::map<std::string, uint64_t>& hashes) {
+  std::string text;
+  for (const auto& [name, hash] : hashes) text += name + " " + hex(hash) + "\n";
+  return xxh3(text);
+}
+
+}  // namespace
+
 OutputFolder::OutputFolder(const FormatPlan& plan, bool resume)
     : plan_(plan), folder_(plan.folder), readers_(plan.shards.size()) {
   std::error_code error;
@@ -33,10 +51,7 @@ OutputFolder::OutputFolder(const FormatPlan& plan, bool resume)
   }
 }
 
-fs::path OutputFolder::shard_path(size_t shard) const {
-  if (plan_.shards.size() == 1) return folder_ / "model.safetensors";
-  return folder_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, plan_.shards.size());
-}
+fs::path OutputFolder::shard_path(size_t shard) const { return path_of_shard(plan_, shard); }
 
 size_t OutputFolder::shard_of(const std::string& tensor) const {
   const auto found = shard_of_.find(tensor);
@@ -61,13 +76,16 @@ OutputFolder::Written OutputFolder::write_layer(const FormatLayer& layer, Quanti
   }
   result.hash = xxh3(hashes);
   compare(layer, linear);
-  mark_layer_written(layer);
+  mark_layer_written(layer, result.hash);
   return result;
 }
 
-void OutputFolder::mark_layer_written(const FormatLayer& layer) {
+void OutputFolder::mark_layer_written(const FormatLayer& layer, uint64_t hash) {
   for (const auto& info : plan_.format->tensors(layer)) written_.insert(info.name);
+  hashes_[layer.name] = hash;
 }
+
+uint64_t OutputFolder::checksum() const { return checksum_of(hashes_); }
 
 uint64_t OutputFolder::hash_of(const FormatLayer& layer) {
   std::string hashes;
@@ -170,15 +188,46 @@ void OutputFolder::compare(const FormatLayer& layer, const QuantizedLinear& line
 }
 
 void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {
-  constexpr size_t kPiece = size_t{64} << 20;
   std::vector<std::byte> scratch;
   const auto bytes = source.bytes(tensor.name, scratch);
   SafetensorsWriter& shard = shards_[shard_of(tensor.name)];
   for (size_t done = 0; done < bytes.size(); done += kPiece)
     shard.write_at(tensor.name, static_cast<int64_t>(done),
                    bytes.subspan(done, std::min(kPiece, bytes.size() - done)));
+  hashes_[tensor.name] = xxh3(bytes);
   source.release(tensor.name);
   written_.insert(tensor.name);
+}
+
+uint64_t checksum_of_finished(const FormatPlan& plan) {
+  std::set<std::string> of_layers;  // names of the packed tensors
+  for (const auto& layer : plan.model.layers)
+    if (layer.scheme.bits < 16)
+      for (const auto& info : plan.format->tensors(layer)) of_layers.insert(info.name);
+  std::map<std::string, uint64_t> hashes;
+  std::unordered_map<std::string, uint64_t> packed;
+  for (size_t i = 0; i < plan.shards.size(); ++i) {
+    const SafetensorsFile file(path_of_shard(plan, i));
+    for (const TensorInfo& expected : plan.shards[i]) {
+      const auto index = file.find(expected.name);
+      if (!index || !(file.tensors()[*index] == expected))
+        fail(ErrorKind::kCorruptFile, "output", file.path().string(), " does not hold ",
+             expected.name, " as it was written");
+      const uint64_t hash = xxh3(file.bytes(*index));
+      file.release(*index);
+      if (of_layers.count(expected.name))
+        packed[expected.name] = hash;
+      else
+        hashes[expected.name] = hash;
+    }
+  }
+  for (const auto& layer : plan.model.layers) {
+    if (layer.scheme.bits >= 16) continue;
+    std::string all;
+    for (const auto& info : plan.format->tensors(layer)) all += hex(packed.at(info.name));
+    hashes[layer.name] = xxh3(all);
+  }
+  return checksum_of(hashes);
 }
 
 void OutputFolder::sync() {
@@ -205,9 +254,16 @@ void OutputFolder::finish(const Checkpoint& source, const std::vector<ExtraFile>
                           make_index_json(index).dump(2) + "\n");
   }
   const auto write = [&](const ExtraFile& file) {
-    write_file_atomically(
-        folder_ / file.name,
-        file.path.empty() ? file.content : read_text_file("output", file.path, int64_t{4} << 30));
+    const fs::path path = folder_ / file.name;
+    std::error_code error;
+    if (path.parent_path() != folder_) fs::create_directories(path.parent_path(), error);
+    if (error)
+      fail(ErrorKind::kIo, "output", "cannot create ", path.parent_path().string(), ": ",
+           error.message());
+    if (file.path.empty())
+      write_file_atomically(path, file.content);
+    else
+      copy_file_atomically(file.path, path);
   };
   for (const auto& file : source.extra_files()) write(file);
   for (const auto& file : plan_.format->extra_files(plan_.quantization_config)) write(file);

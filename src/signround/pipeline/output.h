@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -41,7 +42,10 @@ class OutputFolder {
   // Ledger: every tensor that was planned must have been written. Error{kInternal} names the first
   // that was not.
   void check_complete() const;
-  void mark_layer_written(const FormatLayer& layer);  // by the run that is being continued
+  // By the run that is being continued; `hash` is hash_of(layer).
+  void mark_layer_written(const FormatLayer& layer, uint64_t hash);
+  // Of all tensors that were written, quantized and copied.
+  uint64_t checksum() const;
   // Renames the shards and writes the index, the extra files and, last of all, config.json.
   void finish(const Checkpoint& source, const std::vector<ExtraFile>& reports);
   const FormatPlan& plan() const { return plan_; }
@@ -60,6 +64,11 @@ class OutputFolder {
   std::vector<std::unique_ptr<SafetensorsFile>> readers_;
   std::unordered_map<std::string, size_t> shard_of_;
   std::set<std::string> written_;
+  std::map<std::string, uint64_t> hashes_;  // of quantized layers and of copied tensors, by name
 };
+
+// The checksum of what a finished folder holds now. Error{kCorruptFile} if a file or a tensor of
+// `plan` is not there or has another shape.
+uint64_t checksum_of_finished(const FormatPlan& plan);
 
 }  // namespace signround

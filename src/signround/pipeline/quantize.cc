@@ -9,9 +9,11 @@
 #include "signround/base/version.h"
 #include "signround/formats/consumers.h"
 #include "signround/formats/open_model.h"
+#include "signround/io/file.h"
 #include "signround/pipeline/interrupt.h"
 #include "signround/pipeline/journal.h"
 #include "signround/pipeline/mixed.h"
+#include "signround/pipeline/output.h"
 #include "signround/pipeline/prepare_awq.h"
 #include "signround/pipeline/run.h"
 #include "signround/pipeline/run_folder.h"
@@ -106,6 +108,36 @@ std::unique_ptr<Checkpoint> apply_awq(const Checkpoint& source, const Plan& plan
   return std::make_unique<ScaledCheckpoint>(source, read_factors(file));
 }
 
+// The files of a finished run must hold what its report says they held.
+void check_finished(const Plan& plan, const std::string& output, const ordered_json& report) {
+  const ordered_json expected = report.value("checksums", ordered_json::object());
+  for (const auto& format : plan.formats) {
+    std::string wrong;
+    try {
+      const std::filesystem::path folder = format.folder;
+      const auto config = ordered_json::parse(
+          read_text_file("output", folder / "config.json", int64_t{16} << 20), nullptr, false);
+      const auto section =
+          config.is_object() ? config.value("quantization_config", ordered_json()) : ordered_json();
+      if (!config.is_object() ||
+          nlohmann::json(section) != nlohmann::json(format.quantization_config))
+        wrong = "config.json is not the one that was written";
+      if (format.shards.size() > 1 &&
+          !std::filesystem::exists(folder / "model.safetensors.index.json"))
+        wrong = "model.safetensors.index.json is not there";
+      const std::string sum = hex(checksum_of_finished(format));
+      if (expected.value(std::string(format.format->name()), "") != sum)
+        wrong = "weights are not the ones that were written";
+    } catch (const Error& error) {
+      wrong = error.what();
+    }
+    if (!wrong.empty())
+      fail(ErrorKind::kCorruptFile, "output", output,
+           " holds a finished run of this very command that was damaged since: ", wrong,
+           "; --restart makes it anew");
+  }
+}
+
 }  // namespace
 
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& requested) {
@@ -146,7 +178,9 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
       fail(ErrorKind::kBusy, "output", options.output,
            " holds the result of a run with other settings; choose another OUT, or --restart to "
            "replace it");
+    check_finished(plan, options.output, folder.finished_report());
     result.already_done = true;
+    result.earlier_report = folder.finished_report();
     folder.remove_work_folder();
     return result;
   }

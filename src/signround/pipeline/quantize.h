@@ -7,11 +7,12 @@
 namespace signround {
 
 // Quantizes options.model ("model": a folder, a .gguf file or a Hub id) into options.output and
-// returns what signround.json holds. A run that was cut continues; a finished one is left alone
-// (already_done).
+// returns what signround.json holds. A run that was cut continues. A finished one is read once more
+// and left alone (already_done): Error{kCorruptFile} if its files are not what was written.
 struct QuantizeResult {
   RunReport report;
   bool already_done = false;
+  nlohmann::ordered_json earlier_report;  // signround.json of the run that was done already
 };
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& options);
 

@@ -1,5 +1,6 @@
 #include "signround/pipeline/report.h"
 
+#include <dnnl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -9,6 +10,18 @@ namespace signround {
 
 using nlohmann::ordered_json;
 
+namespace {
+
+// Of what decides the bytes of a result beside its settings.
+ordered_json versions() {
+  const dnnl_version_t* dnnl = dnnl_version();
+  return {{"signround", kVersion},
+          {"onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch)},
+          {"compiler", __VERSION__}};
+}
+
+}  // namespace
+
 int64_t peak_rss_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -16,9 +29,11 @@ int64_t peak_rss_bytes() {
 }
 
 ordered_json BlockReport::to_json() const {
-  return {{"index", index},         {"loss_first", loss_first},
-          {"loss_best", loss_best}, {"best_iteration", best_iteration},
-          {"error_db", error_db},   {"seconds", seconds}};
+  ordered_json json = {{"index", index},         {"loss_first", loss_first},
+                       {"loss_best", loss_best}, {"best_iteration", best_iteration},
+                       {"error_db", error_db},   {"seconds", seconds}};
+  if (rewritten_groups > 0) json["rewritten_groups"] = rewritten_groups;
+  return json;
 }
 
 BlockReport BlockReport::from_json(const ordered_json& json) {
@@ -30,12 +45,17 @@ BlockReport BlockReport::from_json(const ordered_json& json) {
           .loss_best = number("loss_best"),
           .error_db = number("error_db"),
           .best_iteration = json.value("best_iteration", 0),
-          .seconds = number("seconds")};
+          .seconds = number("seconds"),
+          .rewritten_groups =
+              json.contains("rewritten_groups") && json["rewritten_groups"].is_number_integer()
+                  ? json["rewritten_groups"].get<int64_t>()
+                  : 0};
 }
 
 ordered_json RunReport::to_json() const {
   ordered_json json = {{"program", "signround"},
                        {"version", kVersion},
+                       {"versions", versions()},
                        {"seconds", seconds},
                        {"peak_rss_bytes", peak_rss_bytes},
                        {"planned_memory_bytes", planned_memory},
@@ -49,6 +69,7 @@ ordered_json RunReport::to_json() const {
   json["consumers"] = verdicts;
   json["calibration"] = calibration;
   for (const auto& [what, count] : ledger) json["tensors"][what] = count;
+  json["checksums"] = checksums;
   json["timings"] = timings;
   if (!end_to_end.is_null()) json["end_to_end"] = end_to_end;
   return json;

@@ -18,6 +18,7 @@ struct BlockReport {
   double error_db = 0;  // 10 log10 (error power / signal power), see docs/glossary.md
   int best_iteration = 0;
   double seconds = 0;
+  int64_t rewritten_groups = 0;  // gptq_v1: turned round, since a zero point of 0 cannot be stored
   nlohmann::ordered_json to_json() const;
   static BlockReport from_json(const nlohmann::ordered_json& json);
 };
@@ -31,6 +32,7 @@ struct RunReport {
   std::vector<std::string> calibration;
   std::vector<std::pair<std::string, int64_t>> ledger;  // quantized, copied: tensors
   nlohmann::ordered_json timings;
+  nlohmann::ordered_json checksums = nlohmann::ordered_json::object();  // of each format's tensors
   nlohmann::ordered_json end_to_end;  // null: there was no such pass
   int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;
   double seconds = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "signround/base/error.h"
@@ -52,18 +53,21 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
     if (good >= plan_.units.size() || index != plan_.units[good].first) break;
     const Layers layers = plan_.layers_of(plan_.units[good]);
     std::vector<std::string> found;  // in the order of write()
+    std::vector<std::function<void()>> mark;
     for (const auto& layer : layers)
-      for (const auto& output : outputs_)
-        if (layer.scheme.bits < 16) found.push_back(hex(output->hash_of(layer)));
+      for (const auto& output : outputs_) {
+        if (layer.scheme.bits == 16) continue;
+        const uint64_t hash = output->hash_of(layer);
+        found.push_back(hex(hash));
+        mark.push_back([&, hash] { output->mark_layer_written(layer, hash); });
+      }
     // Learned scales may be written already, and are written again.
     if (!learned_ && line["hashes"] != ordered_json(found)) {
       log_warn(
           fmt::format("block {} of the earlier run is damaged on disk and is done again", index));
       break;
     }
-    for (const auto& output : outputs_)
-      for (const auto& layer : layers)
-        if (layer.scheme.bits < 16) output->mark_layer_written(layer);
+    for (const auto& run : mark) run();
     report_.blocks.push_back(BlockReport::from_json(line));
     for (const auto& d : line.value("degradations", ordered_json::array()))
       report_.degradations.push_back(d);
@@ -120,6 +124,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
   const bool finished = selected && order < resumed_;
   const Layers layers = plan_.layers_of(unit);
   hashes_.clear();
+  rewritten_ = 0;
   const size_t degraded_before = report_.degradations.size();
 
   BlockReport report{.index = index};
@@ -166,6 +171,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
       for (const auto& output : outputs_) output->sync();
     });
   report.seconds = seconds_since(start);
+  report.rewritten_groups = rewritten_;
   end_timings(fmt::format("block {}", index), report.seconds);
   if (!rounded) return;
   ordered_json line = report.to_json();
@@ -243,8 +249,11 @@ void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
         "groups were rounded from the finite ones",
         layer.name, non_finite.count, non_finite.first / layer.in, non_finite.first % layer.in));
   block_timings_.timed("pack", 0, [&] {
-    for (const auto& output : outputs_)
-      hashes_.push_back(hex(output->write_layer(layer, linear).hash));
+    for (const auto& output : outputs_) {
+      const auto written = output->write_layer(layer, linear);
+      hashes_.push_back(hex(written.hash));
+      rewritten_ += written.rewritten_groups;
+    }
   });
   const float floor = layer.scheme.scale_floor();
   const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(),
@@ -320,6 +329,8 @@ void Run::finish() {
   report_.result_bytes = plan_.formats[0].bytes;
   report_.planned_memory = plan_.memory.total();
   report_.peak_rss_bytes = peak_rss_bytes();
+  for (const auto& output : outputs_)
+    report_.checksums[std::string(output->plan().format->name())] = hex(output->checksum());
   if (options_.timing)
     log_info("timing: whole run\n" +
              describe(timings_, seconds_since(start_), machine_rates(plan_.compute)));

@@ -98,6 +98,7 @@ class Run {
   ActivationStream inputs_,
       targets_;                      // what the quantized model sees; what the original model sees
   std::vector<std::string> hashes_;  // of the layers of the block in work
+  int64_t rewritten_ = 0;  // groups of it that a format holds in another form of equal weights
   std::map<std::string, NonFinite> non_finite_;  // of the block in work, by layer
   Timings timings_, block_timings_;  // of the whole run; of the block in work
   Clock::time_point start_ = Clock::now();

@@ -83,10 +83,15 @@ bool RunFolder::has_unfinished_run() const {
 std::optional<nlohmann::ordered_json> RunFolder::finished_settings() const {
   std::error_code error;
   if (has_unfinished_run() || !fs::exists(out_ / "signround.json", error)) return std::nullopt;
-  const auto json = nlohmann::ordered_json::parse(
-      read_text_file("output", out_ / "signround.json", int64_t{1} << 30), nullptr, false);
-  if (!json.is_object() || !json.contains("settings")) return nlohmann::ordered_json::object();
+  const auto json = finished_report();
+  if (!json.contains("settings")) return nlohmann::ordered_json::object();
   return json["settings"];
+}
+
+nlohmann::ordered_json RunFolder::finished_report() const {
+  auto json = nlohmann::ordered_json::parse(
+      read_text_file("output", out_ / "signround.json", int64_t{1} << 30), nullptr, false);
+  return json.is_object() ? json : nlohmann::ordered_json();
 }
 
 std::optional<nlohmann::ordered_json> RunFolder::earlier_settings() const {

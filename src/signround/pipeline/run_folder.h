@@ -29,6 +29,8 @@ class RunFolder {
   bool has_unfinished_run() const;
   // "settings" of the finished run that OUT holds.
   std::optional<nlohmann::ordered_json> finished_settings() const;
+  // All of its signround.json; null if that is no JSON object.
+  nlohmann::ordered_json finished_report() const;
   // Of the run that OUT holds, finished or not.
   std::optional<nlohmann::ordered_json> earlier_settings() const;
   // --restart: removes what an earlier run of this program wrote. A kill on the way leaves what the
