@@ -15,7 +15,14 @@ for command in quantize eval generate inspect; do
 done
 expect 0 --help
 expect 0 --version
+expect 0 quantize --model "$tiny" --output_dir by-name --group-size 32 --iters 3 --nsamples 4 --seqlen 64 --bs 2 --no-enable-minmax-tuning \
+  --no-enable-quanted-input --ignore-layers k_proj,layers.1.mlp --compute-dtype float32 --threads 1 --asym --low_gpu_mem_usage --platform hf
+same ours by-name
+grep -q 'warning: --low_gpu_mem_usage has no effect' err.txt || die "a flag without effect is not named"
 # --iters 0 is the search of scales.
 expect 0 quantize "$tiny" "${small[@]}" --iters 0 -o zero
 expect 0 quantize "$tiny" "${small[@]}" --iters 0 --method opt-rtn -o searched
 same zero searched
+expect 0 quantize "$tiny" "${small[@]}" --iters 0 --disable_opt_rtn -o plain
+expect 0 quantize "$tiny" "${small[@]}" --method rtn -o rtn
+same plain/model.safetensors rtn/model.safetensors

@@ -13,13 +13,21 @@ killed_often() {
   expect 0 "${command[@]}" -o straight
   duration=$((($(date +%s%N) - start) / 1000))
   finished straight
-  for ((k = 0; k < kills; ++k)); do
+  local killed=0 tries=0 early=0 after=(0 0 0) code journal
+  while ((killed < kills)); do
+    ((++tries <= 20 * kills)) || die "only $killed of $tries runs were still alive when they were to be killed"
     moment=$((duration * RANDOM / 32768))
     "$SIGNROUND" "${command[@]}" -o out >out.txt 2>err.txt &
     pid=$!
     sleep "$((moment / 1000000)).$(printf %06d $((moment % 1000000)))"
     kill -9 $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    code=0
+    wait $pid 2>/dev/null || code=$?
+    if [ "$code" = 137 ]; then ((++killed)); else [ "$code" = 0 ] || die "exit code $code"; fi
+    journal=out/.signround/journal.jsonl
+    if [ "$code" = 137 ]; then
+      if [ -s $journal ]; then ((++after[$(wc -l <$journal) - 1])); else ((++early)); fi
+    fi
     [ ! -d out ] || whole out
     if [ -e out/signround.json ] && [ ! -e out/.signround ]; then # it was faster than the kill
       same straight out
@@ -30,6 +38,7 @@ killed_often() {
   ! grep -q 'is damaged on disk' err.txt || die "a block that was finished is taken for a damaged one"
   finished out
   same straight out
+  echo "$kills kills in $tries runs: $early before the journal, ${after[*]} with 0, 1, 2 blocks finished"
 }
 
 killed_often 20 auto_round,gptq,fake

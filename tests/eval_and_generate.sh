@@ -36,6 +36,31 @@ expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 3
 expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 4
 [ "$(json out.txt /tokens)" != "$first" ] || die "another seed gives the same text"
 
+# The other commands' JSON.
+expect 0 tokenize "$tiny" --text 'Once upon' --json
+[ "$(json out.txt '/ids#')" -ge 2 ] || die "ids"
+echo '{"messages": [{"role": "user", "content": "Hello"}]}' >chat.json
+echo '{{ messages[0].content }}!' >chat.jinja
+expect 0 template --template chat.jinja --messages chat.json --json
+[ "$(json out.txt /text)" = 'Hello!' ] || die "text: $(cat out.txt)"
+for name in signround onednn compiler; do [ -n "$(json $report /versions/$name)" ] || die "version of $name"; done
+
+# Longer than the model's longest input: said.
+expect 0 eval "$tiny" --seqlen 600 --limit 1
+grep -q "longer than the model's 512" err.txt || die "not said"
+expect 0 eval "$tiny" --seqlen 512 --limit 1
+[ ! -s err.txt ] || die "said without need"
+expect 0 generate "$tiny" --prompt 'Once' --max-tokens 511 --json
+grep -q "the model's longest input is 512" err.txt || die "not said"
+
+# What a layer's last group lacks in weights it does not lack in bits: groups of 48 in rows of 128 and 384.
+expect 0 quantize "$tiny" "${small[@]}" --group-size 48 --format gptq,fake -o uneven
+for format in gptq fake; do
+  expect 0 eval uneven/$format --json --limit 1 --seqlen 128
+  cp out.txt $format.json
+done
+holds "($(json gptq.json /results/0/perplexity/value) / $(json fake.json /results/0/perplexity/value) - 1)^2 < 1e-12"
+
 expect 0 inspect out --json
 [ "$(json out.txt /model_type)" = llama ] || die "model_type"
 expect 0 inspect out --json --filter layers.0.mlp.up_proj.weight

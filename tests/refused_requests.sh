@@ -22,6 +22,11 @@ refused 2 "contains 'qqq'" quantize "$tiny" --ignore-layers qqq
 refused 2 'no layer is left' quantize "$tiny" --ignore-layers self_attn,mlp --method rtn
 refused 2 'float16 scales' quantize "$tiny" --scale-dtype bfloat16
 refused 2 'tied' quantize "$tiny" --quant-lm-head
+refused 2 '0 is no size' quantize "$tiny" --group-size 0
+# What does not fit the model is named all at once as well.
+refused 2 '5 problems' quantize "$tiny" --blocks 0-2 --ignore-layers qqq,rrr --quant-lm-head --layer-config '{"zzz": 8}'
+grep -q 'block 2' err.txt && grep -q "contains 'qqq'" err.txt && grep -q "contains 'rrr'" err.txt && grep -q tied err.txt && grep -q "meant by 'zzz'" err.txt ||
+  die "a problem is not named"
 for number in --iters=-1 --nsamples=0 --seqlen=1 --batch-size=0 --lr=-1 --lr=nan --momentum=1 --shard-size=0 --max-memory=-1 \
   --iters=1e99 --nsamples=99999999999999999999 --seed=-1 --threads=x; do
   refused 2 "${number%%=*}" quantize "$tiny" "$number"

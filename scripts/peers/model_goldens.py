@@ -33,6 +33,9 @@ MODELS = {
     "qwen2": (transformers.Qwen2Config, dict(use_sliding_window=False)),
     "qwen2-window": (transformers.Qwen2Config, dict(use_sliding_window=True, sliding_window=6, max_window_layers=1)),
     "qwen3": (transformers.Qwen3Config, dict(head_dim=16, attention_bias=False)),
+    "llama-longrope": (transformers.LlamaConfig, dict(max_position_embeddings=256, rope_parameters={
+        "rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0,
+        "short_factor": [1.0, 1.25, 1.75, 2.5], "long_factor": [1.0, 2.0, 4.0, 8.0]})),
 }
 
 

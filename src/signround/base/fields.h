@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace signround {
@@ -24,6 +25,9 @@ struct FieldInfo {
   double max = std::numeric_limits<double>::infinity();
   std::string_view value = "";  // what --help calls the value; "" = by type
   std::string_view group = "";  // heading in --help; "" = the heading before
+  // Other spellings of values of text and lists: {theirs, ours}.
+  std::vector<std::pair<std::string_view, std::string_view>> spellings = {};
+  bool hidden = false;  // not in --help, and nothing that a misspelled flag is taken for
 };
 
 // The fields and their values, in order.

@@ -7,7 +7,7 @@
 #include "signround/base/log.h"
 #include "signround/cli/child.h"
 #include "signround/cli/commands.h"
-#include "signround/cli/flags.h"
+#include "signround/cli/quantize_flags.h"
 #include "signround/io/file.h"
 #include "signround/pipeline/options.h"
 
@@ -104,9 +104,8 @@ int cmd_compare(int argc, const char* const* argv) {
               "Quantizes MODEL by several methods with the same settings, evaluates each result "
               "against MODEL, and prints one table. Results stay in OUT/METHOD; a comparison that "
               "was stopped goes on with the same command. Flags of quantize hold for all methods.");
-  flags.positional(
-      "MODEL", model,
-      "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
+  std::vector<std::string> notes;
+  add_quantize_flags(flags, model, options, notes);
   flags.add(
       "methods", names,
       {.help = "what to compare: rtn, opt-rtn, gptq, awq, autoround-light, autoround, "
@@ -118,16 +117,16 @@ int cmd_compare(int argc, const char* const* argv) {
             {.help = "tokens of a chunk of it", .min = 2, .max = 1 << 20, .value = "N"});
   flags.add("eval-limit", eval_limit, {.help = "chunks to read; 0: all", .min = 0, .value = "N"});
   flags.add("json", json, {.help = "print a JSON object"});
-  flags.add_fields(options);
   if (!flags.parse(argc, argv)) return 0;
   for (const auto& name : names)
     if (!find_method(name)) flags.problem("--methods: '" + name + "' is none of " + method_names());
-  for (const char* decided : {"method", "recipe", "awq"})
+  for (const char* decided : {"method", "recipe", "awq", "algorithm"})
     if (flags.was_set(decided))
       flags.problem("--" + std::string(decided) + " is decided by --methods here");
   if (options.formats.size() != 1) flags.problem("--format: one format is compared, not several");
-  for (auto& problem : options.problems()) flags.problem(std::move(problem));
+  check_quantize_flags(flags, options);
   flags.check();
+  for (const auto& note : notes) log_warn(note);
 
   const std::filesystem::path folder = options.output;
   ordered_json all = {{"model", model}, {"methods", ordered_json::array()}};

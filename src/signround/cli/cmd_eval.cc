@@ -7,6 +7,7 @@
 #include "signround/eval/perplexity.h"
 #include "signround/formats/open_model.h"
 #include "signround/io/file.h"
+#include "signround/model/architecture.h"
 #include "signround/ops/matmul.h"
 #include "signround/text/eval_text.h"
 
@@ -53,6 +54,11 @@ int cmd_eval(int argc, const char* const* argv) {
   const std::string text = text_file.empty() ? std::string(builtin_eval_text())
                                              : read_text_file("eval", text_file, int64_t{1} << 32);
   const auto chunks = chunks_of_text(*tokenizer, text, options);
+  if (const int64_t longest = read_architecture(*checkpoint).max_position;
+      longest > 0 && static_cast<int64_t>(chunks[0].size()) > longest)
+    log_warn("chunks of " + std::to_string(chunks[0].size()) +
+             " tokens are longer than the model's " + std::to_string(longest) + "; use --seqlen " +
+             std::to_string(longest));
   EvalResult result = evaluate(*checkpoint, original.get(), chunks, options);
   result.model = model;
   if (json) {

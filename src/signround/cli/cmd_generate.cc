@@ -1,11 +1,13 @@
 #include <cstdio>
 
 #include "signround/base/error.h"
+#include "signround/base/log.h"
 #include "signround/base/parallel.h"
 #include "signround/cli/commands.h"
 #include "signround/cli/flags.h"
 #include "signround/formats/open_model.h"
 #include "signround/infer/generate.h"
+#include "signround/model/architecture.h"
 #include "signround/ops/matmul.h"
 #include "signround/text/chat_template.h"
 
@@ -67,6 +69,11 @@ int cmd_generate(int argc, const char* const* argv) {
   const DType dtype = compute == "auto"       ? fastest_compute_dtype()
                       : compute == "bfloat16" ? DType::kBF16
                                               : DType::kF32;
+  const int64_t wanted = static_cast<int64_t>(ids.size()) + options.max_tokens;
+  if (const int64_t longest = read_architecture(*checkpoint).max_position;
+      longest > 0 && wanted > longest)
+    log_warn("the prompt and --max-tokens make up to " + std::to_string(wanted) +
+             " tokens, the model's longest input is " + std::to_string(longest));
   Generator generator(*checkpoint, dtype);
   std::vector<int32_t> tokens;
   if (json) {

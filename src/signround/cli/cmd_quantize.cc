@@ -5,7 +5,7 @@
 #include "signround/base/error.h"
 #include "signround/base/log.h"
 #include "signround/cli/commands.h"
-#include "signround/cli/flags.h"
+#include "signround/cli/quantize_flags.h"
 #include "signround/kernels/cuda.h"
 #include "signround/pipeline/quantize.h"
 
@@ -19,43 +19,33 @@ int cmd_quantize(int argc, const char* const* argv) {
               "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and "
               "reports what was lost. A run that was stopped goes "
               "on with the same command. Flags may be spelled with - or _.");
-  flags.positional(
-      "MODEL", model,
-      "folder with config.json and *.safetensors, a .gguf file, or a Hub id such as org/name");
-  flags.add_fields(options);
-  flags.action("sym", [&] { options.symmetry = "full"; },
-               {.help = "shorthand for --symmetry full", .group = "Shorthands and output:"});
-  flags.action("asym", [&] { options.symmetry = "asym"; },
-               {.help = "shorthand for --symmetry asym"});
-  flags.action("gptq-sym", [&] { options.symmetry = "gptq-sym"; },
-               {.help = "shorthand for --symmetry gptq-sym"});
-  flags.action("disable-minmax-tuning", [&] { options.enable_minmax_tuning = false; },
-               {.help = "as --no-enable-minmax-tuning"});
-  flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; },
-               {.help = "as --no-enable-quanted-input"});
+  std::vector<std::string> notes;
+  add_quantize_flags(flags, model, options, notes);
   flags.add("device", device,
             {.help = "where to compute: cpu, cuda, cuda:N, or auto (a GPU if there is one)",
              .aliases = {"device_map", "devices"},
-             .value = "NAME"});
+             .value = "NAME",
+             .spellings = {{"0", "cuda:0"}}});
   flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
   flags.add("quiet", quiet, {.help = "only warnings and errors"});
   flags.add("verbose", verbose, {.help = "more progress"});
   if (!flags.parse(argc, argv)) return 0;
-  for (auto& problem : options.problems()) flags.problem(std::move(problem));
-    if (json)
-      std::printf("%s\n", result.earlier_report
-                              .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
-                              .c_str());
+  check_quantize_flags(flags, options);
   if (device != "cpu" && device != "auto" && device != "cuda" && !device.starts_with("cuda:"))
     flags.problem("--device: '" + device + "' is none of cpu, cuda, cuda:N, auto");
   flags.check();
   if (device.starts_with("cuda") && kernels::why_no_cuda())
     fail(ErrorKind::kDevice, "device", kernels::why_no_cuda());
+  for (const auto& note : notes) log_warn(note);
   set_log_level(quiet ? LogLevel::kWarn : verbose ? LogLevel::kDebug : LogLevel::kInfo);
 
   const QuantizeResult result = quantize(model, options);
   if (result.already_done) {
     log_info(options.output + " holds the finished result of this very run; nothing to do");
+    if (json)
+      std::printf("%s\n", result.earlier_report
+                              .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
+                              .c_str());
     return 0;
   }
   const RunReport& report = result.report;

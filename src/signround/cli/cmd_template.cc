@@ -56,6 +56,7 @@ ChatTemplate open_template(const std::string& model, const std::string& file) {
 
 int cmd_template(int argc, const char* const* argv) {
   std::string model, file, messages, bos, eos, now;
+  bool json = false;
   Request request;
   Flags flags("template (MODEL | --template FILE) --messages FILE [flags]",
               "Prints what a chat template makes of a conversation, and nothing else.");
@@ -73,6 +74,7 @@ int cmd_template(int argc, const char* const* argv) {
   flags.add("eos", eos, {.help = "the token eos_token", .value = "TEXT"});
   flags.add("now", now,
             {.help = "the time that the template sees, as 2026-07-04T13:05:09", .value = "TIME"});
+  flags.add("json", json, {.help = R"(print {"text"})"});
   if (!flags.parse(argc, argv)) return 0;
   if (model.empty() == file.empty()) flags.problem("either MODEL or --template is needed");
   if (messages.empty()) flags.problem("--messages is needed");
@@ -89,7 +91,9 @@ int cmd_template(int argc, const char* const* argv) {
   if (flags.was_set("eos")) request.options.eos = eos;
   const ChatTemplate chat = open_template(model, file);
   read_conversation(messages, request);
-  const std::string text = chat.render(request.messages, request.tools, request.options);
+  std::string text = chat.render(request.messages, request.tools, request.options);
+  if (json)
+    text = Json({{"text", text}}).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     fail(ErrorKind::kIo, "template", "the text cannot be written to the standard output");
   return 0;

@@ -49,6 +49,12 @@ std::string join(const std::vector<std::string>& parts, const char* separator) {
   return text;
 }
 
+std::string our_spelling(const FieldInfo& info, const std::string& text) {
+  for (const auto& [theirs, ours] : info.spellings)
+    if (text == theirs) return std::string(ours);
+  return text;
+}
+
 // Edit distance, for "did you mean".
 size_t distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -101,7 +107,8 @@ void Flags::add(std::string_view name, std::string& value, const FieldInfo& info
   add_flag({.name = std::string(name),
             .info = info,
             .default_text = value,
-            .parse = [&value, info](const std::string& text) {
+            .parse = [&value, info](const std::string& given) {
+              const std::string text = our_spelling(info, given);
               if (!info.choices.empty() &&
                   std::find(info.choices.begin(), info.choices.end(), text) == info.choices.end()) {
                 std::string known;
@@ -166,14 +173,14 @@ void Flags::add(std::string_view name, std::vector<std::string>& value, const Fi
   add_flag({.name = std::string(name),
             .info = info,
             .default_text = join(value, ","),
-            .parse = [&value](const std::string& text) {
+            .parse = [&value, info](const std::string& text) {
               value.clear();
               for (size_t start = 0; start <= text.size();) {
                 const size_t end = std::min(text.find(',', start), text.size());
                 std::string part = text.substr(start, end - start);
                 part.erase(0, part.find_first_not_of(' '));
                 part.erase(part.find_last_not_of(' ') + 1);
-                if (!part.empty()) value.push_back(std::move(part));
+                if (!part.empty()) value.push_back(our_spelling(info, part));
                 start = end + 1;
               }
               return std::string();
@@ -193,6 +200,10 @@ void Flags::action(std::string_view name, std::function<void()> action, const Fi
 void Flags::custom(std::string_view name, std::function<std::string(const std::string&)> parse,
                    const FieldInfo& info) {
   add_flag({.name = std::string(name), .info = info, .parse = std::move(parse)});
+}
+
+void Flags::explain(std::string_view name, std::string why) {
+  explained_[normalized(name)] = std::move(why);
 }
 
 Flags::Flag* Flags::find(std::string_view spelled, bool* negated) {
@@ -241,7 +252,7 @@ bool Flags::parse(int argc, const char* const* argv) {
     }
     if (word == "-o") word = "--output";
     if (word.size() < 2 || word[0] != '-') {
-      if (next_positional < positionals_.size())
+      if (next_positional < positionals_.size() && positionals_[next_positional].value->empty())
         *positionals_[next_positional++].value = word;
       else
         problem("'" + word + "' is one argument too many");
@@ -256,9 +267,13 @@ bool Flags::parse(int argc, const char* const* argv) {
     bool negated = false;
     Flag* flag = find(spelled, &negated);
     if (!flag) {
-      const std::string near = nearest(spelled);
-      problem("unknown flag --" + spelled +
-              (near.empty() ? "; --help lists the flags" : "; did you mean --" + near + "?"));
+      if (const auto why = explained_.find(normalized(spelled)); why != explained_.end()) {
+        problem("--" + spelled + ": " + why->second);
+      } else {
+        const std::string near = nearest(spelled);
+        problem("unknown flag --" + spelled +
+                (near.empty() ? "; --help lists the flags" : "; did you mean --" + near + "?"));
+      }
       // The word behind it may be its value or a positional: neither is another problem.
       if (equals == std::string::npos && i + 1 < argc && argv[i + 1][0] != '-')
         ++i, swallowed = true;
@@ -316,6 +331,7 @@ std::string Flags::help() const {
   }
   if (!flags_.empty() && flags_[0].info.group.empty()) text += "\n";
   for (const auto& flag : flags_) {
+    if (flag.info.hidden) continue;
     if (!flag.info.group.empty()) text += "\n" + std::string(flag.info.group) + "\n";
     std::string head = "  --" + flag.name;
     if (flag.takes_value)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,8 @@ class Flags {
   // A flag with a value that `parse` takes apart; it returns "" or what is wrong with the text.
   void custom(std::string_view name, std::function<std::string(const std::string&)> parse,
               const FieldInfo& info);
+  // What to say of a flag of another program that has no meaning here, instead of "unknown".
+  void explain(std::string_view name, std::string why);
   template <class Options>
   void add_fields(Options& options) {
     options.visit(
@@ -72,6 +75,7 @@ class Flags {
   std::string usage_, summary_;
   std::vector<Flag> flags_;
   std::vector<Positional> positionals_;
+  std::map<std::string, std::string, std::less<>> explained_;  // by normalized name
   std::vector<std::string> problems_;
 };
 

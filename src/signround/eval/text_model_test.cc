@@ -57,7 +57,17 @@ INSTANTIATE_TEST_SUITE_P(Llama, GoldenModel, ::testing::ValuesIn(golden_models()
                            return name;
                          });
 
-TEST(TextModel, HasAGoldenForEveryModelTypeOfTheFamily) { EXPECT_GE(golden_models().size(), 11u); }
+TEST(TextModel, HasAGoldenForEveryModelTypeOfTheFamily) { EXPECT_GE(golden_models().size(), 12u); }
+
+// Behind the original length transformers takes the other factors, which this program does not have.
+TEST(TextModel, LongRopeIsRightUpToTheOriginalLength) {
+  const auto longest = [](const char* name) {
+    return read_architecture(*open_hf_checkpoint(testing::testdata() / "models" / name))
+        .max_position;
+  };
+  EXPECT_EQ(longest("llama-longrope"), 64);
+  EXPECT_EQ(longest("llama-yarn"), 256) << "one set of angles for all of its length";
+}
 
 }  // namespace
 }  // namespace signround

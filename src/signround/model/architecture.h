@@ -18,7 +18,7 @@ namespace signround {
 struct Architecture {
   std::string model_type;  // of config.json
   int64_t blocks = 0, hidden = 0, vocab = 0;
-  int64_t max_position = 0;   // longest sequence that the config speaks of; 0: it does not say
+  int64_t max_position = 0;   // longest sequence that the rope angles are right for; 0: not known
   std::string block_prefix;   // "model.layers": block i's tensors begin with "model.layers.i."
   std::string embedding;      // tensor of (vocab, hidden)
   float embedding_scale = 1;  // Gemma multiplies embeddings

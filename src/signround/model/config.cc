@@ -144,20 +144,42 @@ void scale_longrope(const json& config, const json& scaling, int64_t max_positio
 
 }  // namespace
 
-RopeSpec read_rope(const json& config, int64_t rotated_dims, int64_t max_position) {
-  // transformers 5 puts everything into rope_parameters; before, rope_theta stood beside
-  // rope_scaling.
+namespace {
+
+// transformers 5 puts everything into rope_parameters; before, rope_theta stood beside
+// rope_scaling.
+const json& rope_scaling(const json& config) {
+  static const json kNone = json::object();
   const json* scaling = find(config, "rope_parameters");
   if (!scaling) scaling = find(config, "rope_scaling");
-  static const json kNone = json::object();
-  if (!scaling) scaling = &kNone;
+  if (!scaling) return kNone;
   if (!scaling->is_object()) bad("rope_scaling", *scaling, "an object");
+  return *scaling;
+}
+
+std::string rope_type(const json& scaling) {
+  return config_string(scaling, "rope_type", config_string(scaling, "type", "default"));
+}
+
+bool is_longrope(const std::string& type) { return type == "longrope" || type == "su"; }
+
+}  // namespace
+
+int64_t longest_sequence(const json& config, int64_t max_position) {
+  const json& scaling = rope_scaling(config);
+  if (!is_longrope(rope_type(scaling))) return max_position;
+  constexpr const char* kKey = "original_max_position_embeddings";
+  return std::min(max_position,
+                  config_int(config, kKey, 1, config_int(scaling, kKey, 1, max_position)));
+}
+
+RopeSpec read_rope(const json& config, int64_t rotated_dims, int64_t max_position) {
+  const json* scaling = &rope_scaling(config);
   const double theta =
       config_number(*scaling, "rope_theta", config_number(config, "rope_theta", 10000));
   if (!(theta > 1))
     fail(ErrorKind::kCorruptFile, "config.json", "rope_theta is ", theta, ", expected more than 1");
-  const std::string type =
-      config_string(*scaling, "rope_type", config_string(*scaling, "type", "default"));
+  const std::string type = rope_type(*scaling);
   RopeSpec rope;
   rope.inv_freq = default_frequencies(theta, rotated_dims);
   if (type == "default" || type == "dynamic" || type == "mrope") {
@@ -169,7 +191,7 @@ RopeSpec read_rope(const json& config, int64_t rotated_dims, int64_t max_positio
     scale_llama3(*scaling, rope);
   } else if (type == "yarn") {
     scale_yarn(*scaling, theta, rotated_dims, max_position, rope);
-  } else if (type == "longrope" || type == "su") {
+  } else if (is_longrope(type)) {
     scale_longrope(config, *scaling, max_position, rope);
   } else {
     fail(ErrorKind::kUnsupported, "config.json", "rope scaling '", type,

@@ -23,4 +23,8 @@ std::string config_string(const nlohmann::json& config, const char* key,
 // sequences up to the model's own length. Error{kUnsupported} for another type.
 RopeSpec read_rope(const nlohmann::json& config, int64_t rotated_dims, int64_t max_position);
 
+// The longest sequence for which read_rope's angles are right: max_position, or with longrope,
+// whose other factors begin behind it, the original length.
+int64_t longest_sequence(const nlohmann::json& config, int64_t max_position);
+
 }  // namespace signround

@@ -133,7 +133,7 @@ Architecture read_llama(const json& config) {
   a.blocks = c.blocks;
   a.hidden = c.hidden;
   a.vocab = c.vocab;
-  a.max_position = c.max_position;
+  a.max_position = longest_sequence(config, c.max_position);
   a.block_prefix = "model.layers";
   a.embedding = "model.embed_tokens.weight";
   a.tied = c.tied;

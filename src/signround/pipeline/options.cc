@@ -38,31 +38,51 @@ QuantizeOptions QuantizeOptions::resolved() const {
   return r;
 }
 
-std::vector<std::string> QuantizeOptions::problems() const {
-  std::vector<std::string> found;
+namespace {
+
+// Runs `check` and keeps what it throws, so that the checks behind it still run.
+template <class Check>
+void collect(std::vector<std::string>& found, Check&& check) {
   try {
-    const QuantScheme grid = quant_scheme();
-    if (const std::string wrong = signround::problems(grid); !wrong.empty()) found.push_back(wrong);
-    if (grid.scale_dtype != DType::kF16 &&
-        std::any_of(formats.begin(), formats.end(),
-                    [](const std::string& f) { return f != "fake"; }))
-      found.push_back("--scale-dtype " + scale_dtype +
-                      ": packed formats hold float16 scales; use --format fake or leave it out");
-    LayerConfig(layer_config_text(layer_config), grid);
-    if (!size.empty()) parse_size(size);
-    if (mixed()) parse_options(choices, grid);
-    if (avg_bits > 0 && !size.empty())
-      found.push_back("--avg-bits and --size both say how large the result is; leave one out");
-    if (mixed() && effective_method() == "rtn")
-      found.push_back(
-          "--avg-bits and --size measure on text, which --method rtn does not read; use "
-          "--method opt-rtn");
-    if (const auto all = resolved(); all.start == "searched" && all.scales != "free")
-      found.push_back(
-          "--start searched needs --scales free: range factors begin at the group's range");
+    check();
   } catch (const Error& error) {
     found.push_back(error.what());
   }
+}
+
+}  // namespace
+
+std::vector<std::string> QuantizeOptions::problems() const {
+  std::vector<std::string> found;
+  QuantScheme grid;  // of the options, or where they are wrong, the usual one
+  collect(found, [&] {
+    const QuantScheme asked = quant_scheme();
+    if (const std::string wrong = signround::problems(asked); !wrong.empty())
+      return found.push_back(wrong);
+    grid = asked;
+  });
+  if (grid.scale_dtype != DType::kF16 &&
+      std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return f != "fake"; }))
+    found.push_back("--scale-dtype " + scale_dtype +
+                    ": packed formats hold float16 scales; use --format fake or leave it out");
+  collect(found, [&] { LayerConfig(layer_config_text(layer_config), grid); });
+  collect(found, [&] {
+    if (!size.empty()) parse_size(size);
+  });
+  collect(found, [&] {
+    if (mixed()) parse_options(choices, grid);
+  });
+  if (avg_bits > 0 && !size.empty())
+    found.push_back("--avg-bits and --size both say how large the result is; leave one out");
+  if (mixed() && effective_method() == "rtn")
+    found.push_back(
+        "--avg-bits and --size measure on text, which --method rtn does not read; use "
+        "--method opt-rtn");
+  if (start == "searched" && (scales == "range" || (scales.empty() && recipe != "auto")))
+    found.push_back(
+        "--start searched needs --scales free: range factors begin at the group's range");
+  if (method == "opt-rtn" && !enable_opt_rtn)
+    found.push_back("--method opt-rtn and --disable-opt-rtn contradict each other; leave one out");
   const auto names = format_names();
   for (size_t i = 0; i < formats.size(); ++i) {
     if (std::find(names.begin(), names.end(), formats[i]) == names.end()) {
@@ -76,11 +96,11 @@ std::vector<std::string> QuantizeOptions::problems() const {
   }
   if (e2e_epochs > 0 && formats == std::vector<std::string>{"fake"})
     found.push_back("--e2e-epochs reads the integers from a packed format; add one to --format");
-  if (e2e_epochs > 0 && method == "rtn")
+  if (e2e_epochs > 0 && effective_method() == "rtn")
     found.push_back("--e2e-epochs learns from text, which --method rtn does not read");
   if (nblocks > 1 && !tunes())
     found.push_back("--nblocks tunes blocks together, and nothing is tuned here; leave it out");
-  if (awq && method == "rtn")
+  if (awq && effective_method() == "rtn")
     found.push_back("--awq reads text, which --method rtn does not; use --method opt-rtn");
   if (formats.empty()) found.push_back("--format names no format");
   if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");

@@ -35,6 +35,7 @@ struct QuantizeOptions {
   bool enable_minmax_tuning = true;
   bool enable_quanted_input = true;
   bool not_use_best_mse = false;
+  bool enable_opt_rtn = true;
   double momentum = 0;
   std::string dataset = "default";
   int64_t nsamples = 0, seqlen = 2048, batch_size = 8, gradient_accumulate_steps = 1;
@@ -66,7 +67,12 @@ struct QuantizeOptions {
     v("format", formats,
       {.help = "checkpoint formats, comma-separated: auto_round, gptq, gptq_v2, awq, fake",
        .aliases = {"formats"},
-       .value = "LIST"});
+       .value = "LIST",
+       .spellings = {{"auto_gptq", "gptq"},
+                     {"auto_awq", "awq"},
+                     {"auto_round:auto_gptq", "auto_round"},
+                     {"auto_round:auto_awq", "auto_round"},
+                     {"auto_round:gptqmodel", "auto_round"}}});
     v("scheme", scheme,
       {.help = "preset of bits and group size: W2A16, W3A16, W4A16, W8A16, W2A16G32, W2A16G64",
        .value = "NAME",
@@ -124,15 +130,14 @@ struct QuantizeOptions {
       {.help = "quantize the head as well (models whose head is not tied to the embedding)"});
     v("blocks", blocks,
       {.help = "only these blocks, e.g. 0-7 or 0,3,5; the others are copied. For trials",
-       .aliases = {"to_quant_block"},
        .value = "RANGE"});
     v("method", method,
       {.help = "signround (tuned), gptq (column by column by second moments), opt-rtn (searched "
                "scales), rtn (round to nearest)",
-       .aliases = {"algorithm", "alg"},
        .choices = {"signround", "gptq", "opt-rtn", "rtn"},
        .value = "NAME",
-       .group = "Method:"});
+       .group = "Method:",
+       .spellings = {{"auto_round", "signround"}, {"opt_rtn", "opt-rtn"}}});
     v("recipe", recipe,
       {.help =
            "settings of signround that are not given: auto (searched start, free scales; 50 steps, "
@@ -141,7 +146,10 @@ struct QuantizeOptions {
        .choices = {"auto", "autoround", "light", "best"},
        .value = "NAME"});
     v("iters", iters,
-      {.help = "tuning steps per block; 0 means opt-rtn", .min = 0, .max = 1e6, .value = "N"});
+      {.help = "tuning steps per block; 0 means opt-rtn, or rtn with --disable-opt-rtn",
+       .min = 0,
+       .max = 1e6,
+       .value = "N"});
     v("lr", lr,
       {.help =
            "first step of the rounding offsets; 0: as the recipe has it (autoround: 1/iters, or "
@@ -170,6 +178,7 @@ struct QuantizeOptions {
       {.help = "keep the last parameters instead of those of the lowest loss; free scales always "
                "do: the "
                "loss of one step's samples is noise"});
+    v("enable_opt_rtn", enable_opt_rtn, {.help = "search scales where --iters is 0"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
     v("nblocks", nblocks,
@@ -270,7 +279,8 @@ struct QuantizeOptions {
   QuantScheme quant_scheme() const;
   bool tunes() const { return method == "signround" && iters != 0; }
   std::string effective_method() const {
-    return method == "signround" && iters == 0 ? "opt-rtn" : method;
+    if (method != "signround" || iters != 0) return method;
+    return enable_opt_rtn ? "opt-rtn" : "rtn";
   }
   // Everything that is wrong with the options alone, each with its fix.
   std::vector<std::string> problems() const;

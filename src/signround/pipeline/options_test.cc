@@ -124,6 +124,14 @@ TEST(QuantizeOptions, ListsAllProblemsAtOnce) {
     EXPECT_NE(all.find(part), std::string::npos) << part << " in:\n" << all;
   EXPECT_EQ(bad.problems().size(), 5u) << all;
 
+  bad = good;  // what is wrong with one option hides nothing of another
+  bad.scheme = "W99";
+  bad.layer_config = "{";
+  bad.size = "huge";
+  bad.avg_bits = 4;
+  bad.choices = {"7"};
+  EXPECT_EQ(bad.problems().size(), 5u) << problems_of(bad);
+
   bad = good;
   bad.scales = "range";
   bad.start = "searched";

@@ -101,9 +101,23 @@ void skip_what_no_format_holds(const QuantizeOptions& options, Plan& plan) {
   for (FormatLayer& layer : plan.outside) check(layer);
 }
 
+// Error{kInvalidArgument} that names all of them, if there are any.
+void fail_with_all(const std::vector<std::string>& problems) {
+  if (problems.empty()) return;
+  if (problems.size() == 1) throw Error(ErrorKind::kInvalidArgument, problems[0]);
+  std::string text = std::to_string(problems.size()) + " problems:";
+  for (const auto& problem : problems) text += "\n  " + problem;
+  throw Error(ErrorKind::kInvalidArgument, text);
+}
+
 void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint, Plan& plan) {
   const Architecture& arch = plan.architecture;
-  plan.blocks = parse_blocks(options.blocks, arch.blocks);
+  std::vector<std::string> problems;  // of options that do not fit this model
+  try {
+    plan.blocks = parse_blocks(options.blocks, arch.blocks);
+  } catch (const Error& error) {
+    problems.push_back(error.what());
+  }
   for (const int64_t block : plan.blocks) {
     if (!plan.units.empty() && plan.units.back().end() == block &&
         plan.units.back().count < options.nblocks)
@@ -144,19 +158,21 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
     const bool named = layer_config.names(param.name);
     if (!options.quant_lm_head && !named) continue;
     if (arch.tied)
-      fail(ErrorKind::kInvalidArgument, "plan",
-           named ? "--layer-config names " + param.name : "--quant-lm-head",
-           ": the head of this model is tied to its embedding, so it "
-           "cannot be quantized alone; leave it out");
-    plan.outside.push_back(layer_of(param, true, false));
+      problems.push_back((named ? "--layer-config names " + param.name : "--quant-lm-head") +
+                         ": the head of this model is tied to its embedding, so it cannot be "
+                         "quantized alone; leave it out");
+    else
+      plan.outside.push_back(layer_of(param, true, false));
   }
+  const std::string& example = plan.layers[0][0].name;
   for (const auto& part : options.ignore_layers)
     if (!used_parts.count(part))
-      fail(ErrorKind::kInvalidArgument, "plan", "--ignore-layers: no layer's name contains '", part,
-           "'; a layer is called ", plan.layers[0][0].name);
-  if (const auto unused = layer_config.unused(); !unused.empty())
-    fail(ErrorKind::kInvalidArgument, "plan", "--layer-config: no layer is meant by '", unused[0],
-         "'; a layer is called ", plan.layers[0][0].name);
+      problems.push_back("--ignore-layers: no layer's name contains '" + part +
+                         "'; a layer is called " + example);
+  for (const auto& key : layer_config.unused())
+    problems.push_back("--layer-config: no layer is meant by '" + key + "'; a layer is called " +
+                       example);
+  fail_with_all(problems);
   skip_what_no_format_holds(options, plan);
   if (plan.quantized_weights() == 0)
     fail(ErrorKind::kInvalidArgument, "plan", "no layer is left to quantize",
