@@ -36,6 +36,16 @@ expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 3
 expect 0 generate out "${prompt[@]}" --json --temperature 1 --seed 4
 [ "$(json out.txt /tokens)" != "$first" ] || die "another seed gives the same text"
 
+# An answer ends at each of the tokens that generation_config.json names.
+cp -r "$tiny" ending
+expect 0 generate "$tiny" "${prompt[@]}" --json
+third=$(json out.txt /tokens/2)
+echo "{\"eos_token_id\": [5, $third]}" >ending/generation_config.json
+expect 0 generate ending "${prompt[@]}" --json
+[ "$(json out.txt '/tokens#')" -le 3 ] || die "it goes on: $(json out.txt /tokens)"
+expect 0 generate ending "${prompt[@]}" --json --ignore-eos
+[ "$(json out.txt '/tokens#')" = 12 ] || die "it ends"
+
 # The other commands' JSON.
 expect 0 tokenize "$tiny" --text 'Once upon' --json
 [ "$(json out.txt '/ids#')" -ge 2 ] || die "ids"

@@ -18,6 +18,25 @@ for ((n = 1; n <= changes; n += 5)); do
   same straight out
 done
 
+# Too little space for the plan: said before anything is written. What an earlier run holds already is not asked for again.
+rm -rf out
+needed=$(($(stat -c %s straight/auto_round/model.safetensors) + $(stat -c %s straight/fake/model.safetensors)))
+with_free() {
+  local free=$1 want=$2 code=0
+  shift 2
+  LD_PRELOAD=$FILE_FAULT FREE_BYTES=$free "$SIGNROUND" "$@" >out.txt 2>err.txt || code=$?
+  [ "$code" = "$want" ] || die "exit code $code with $free bytes free, expected $want"
+}
+with_free $((needed - 1)) 5 "${command[@]}" -o out
+grep -q 'the result needs .* free are' err.txt || die "the space is not named"
+absent out
+killed_at $((changes / 2)) "${command[@]}" -o out
+with_free 20000 0 "${command[@]}" -o out
+same straight out
+with_free 20000 0 "${command[@]}" -o out # nothing to do
+with_free 20000 0 "${command[@]}" -o out --restart
+same straight out
+
 # A limit of the size of files acts as a full disk, not as a signal that ends the process.
 code=0
 (ulimit -f 64 && "$SIGNROUND" "${command[@]}" -o limited >out.txt 2>err.txt) || code=$?

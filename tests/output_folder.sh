@@ -48,6 +48,7 @@ refuses 6 'other settings' quantize trained --method rtn --group-size 16 --threa
 
 # Other settings: refused, the result stays; --restart replaces it.
 refuses 6 'other settings' "${command[@]}" -o out --asym
+grep -q 'symmetry: "full" then, "asym" now' err.txt || die "the setting is not named"
 diff -r before out || die "a refused run changed the result"
 expect 0 "${command[@]}" -o out --asym --restart
 finished out
@@ -66,7 +67,7 @@ changes=$(changes_of "${command[@]}" -o counted)
 killed_at $((changes / 2)) "${command[@]}" -o cut
 refuses 6 'unfinished run with other settings' "${command[@]}" -o cut --seed 7 --bits 8
 grep -q 'seed: 42 then, 7 now' err.txt || die "the seed is not named"
-grep -q 'bits: 0 then, 8 now' err.txt || die "the bits are not named"
+grep -q 'bits: 4 then, 8 now' err.txt || die "the bits are not named"
 expect 0 "${command[@]}" -o cut
 same cut before
 

@@ -1,7 +1,7 @@
 // Preloaded into a program (LD_PRELOAD), counts its calls that change files. With FAULT_AT=n, the
 // n-th call does not happen: FAULT=kill ends the process by SIGKILL in front of it, FAULT=full lets
 // it and every later one that needs space fail with ENOSPC. With FAULT_COUNT=file, the number of
-// calls is written there at the end.
+// calls is written there at the end. With FREE_BYTES=n, disks say that n bytes are free.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -106,6 +107,16 @@ int fallocate(int file, int mode, off_t offset, off_t bytes) {
 ssize_t pwrite(int file, const void* data, size_t bytes, off_t offset) {
   if (count(true)) return no_space();
   return next<ssize_t(int, const void*, size_t, off_t)>("pwrite")(file, data, bytes, offset);
+}
+
+int statvfs(const char* path, struct statvfs* info) noexcept {
+  const int result = next<int(const char*, struct statvfs*)>("statvfs")(path, info);
+  static const char* bytes = getenv("FREE_BYTES");
+  if (result == 0 && bytes != nullptr) {
+    info->f_frsize = 1;
+    info->f_bavail = info->f_bfree = static_cast<fsblkcnt_t>(atol(bytes));
+  }
+  return result;
 }
 
 }  // extern "C"

@@ -53,7 +53,7 @@ int cmd_generate(int argc, const char* const* argv) {
 
   const auto checkpoint = open_model(model);
   const auto tokenizer = open_tokenizer(*checkpoint);
-  if (!ignore_eos && tokenizer->eos_id() >= 0) options.stop.push_back(tokenizer->eos_id());
+  if (!ignore_eos) options.stop = end_tokens(*checkpoint, *tokenizer);
   std::vector<int32_t> ids;
   if (chat) {
     const auto chat_template = ChatTemplate::load(checkpoint->source());

@@ -255,6 +255,16 @@ std::vector<ConsumerVerdict> verdicts(std::string_view format, const FormatModel
   return all;
 }
 
+std::string why_nobody_loads(std::string_view format, const FormatModel& model) {
+  std::string why;
+  for (const ConsumerVerdict& verdict : verdicts(format, model)) {
+    if (verdict.level != ConsumerVerdict::Level::kRefuses) return "";
+    if (verdict.consumer == "transformers" || why.empty())
+      why = verdict.consumer + " refuses, " + verdict.reasons[0];
+  }
+  return why;
+}
+
 std::vector<std::string> describe_verdicts(std::string_view format, const FormatModel& model) {
   std::vector<std::string> lines;
   for (const ConsumerVerdict& verdict : verdicts(format, model)) {

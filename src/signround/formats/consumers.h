@@ -36,4 +36,8 @@ std::vector<ConsumerVerdict> verdicts(std::string_view format, const FormatModel
 // The same, one line each: "vLLM: loads (tensor parallel up to 4); ...".
 std::vector<std::string> describe_verdicts(std::string_view format, const FormatModel& model);
 
+// "" if some consumer loads the checkpoint; else why transformers, the least demanding one, does
+// not.
+std::string why_nobody_loads(std::string_view format, const FormatModel& model);
+
 }  // namespace signround

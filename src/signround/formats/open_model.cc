@@ -52,6 +52,25 @@ nlohmann::json read_tokenizer_config(const Checkpoint& checkpoint) {
   return config;
 }
 
+std::vector<int32_t> end_tokens(const Checkpoint& checkpoint, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  const auto add = [&](const nlohmann::json& value) {
+    if (value.is_number_integer()) ids.push_back(value.get<int32_t>());
+  };
+  const auto add_all = [&](const nlohmann::json& config) {
+    const auto found = config.is_object() ? config.find("eos_token_id") : config.end();
+    if (found == config.end()) return;
+    if (found->is_array())
+      for (const auto& value : *found) add(value);
+    else
+      add(*found);
+  };
+  add_all(nlohmann::json::parse(find_text(checkpoint, "generation_config.json"), nullptr, false));
+  if (ids.empty()) add_all(checkpoint.config());
+  if (tokenizer.eos_id() >= 0) ids.push_back(tokenizer.eos_id());
+  return ids;
+}
+
 std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint) {
   std::error_code ignored;
   if (fs::is_directory(checkpoint.source(), ignored)) return Tokenizer::load(checkpoint.source());

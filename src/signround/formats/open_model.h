@@ -21,4 +21,8 @@ std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint);
 // tokenizer_config.json, or an empty object.
 nlohmann::json read_tokenizer_config(const Checkpoint& checkpoint);
 
+// Tokens that end an answer: the tokenizer's end-of-text token and those of generation_config.json,
+// or where that names none, of config.json.
+std::vector<int32_t> end_tokens(const Checkpoint& checkpoint, const Tokenizer& tokenizer);
+
 }  // namespace signround

@@ -16,17 +16,6 @@ namespace {
 
 constexpr int64_t kMaxJournal = int64_t{1} << 30;
 
-std::string differences(const ordered_json& old, const ordered_json& now) {
-  std::string text;
-  for (const auto& [key, value] : now.items())
-    if (!old.contains(key) || old[key] != value)
-      text += "\n  " + key + ": " + (old.contains(key) ? old[key].dump() : "not there") +
-              " then, " + value.dump() + " now";
-  for (const auto& [key, value] : old.items())
-    if (!now.contains(key)) text += "\n  " + key + ": " + value.dump() + " then, not there now";
-  return text;
-}
-
 bool is_list_of_texts(const ordered_json& value) {
   return value.is_array() &&
          std::all_of(value.begin(), value.end(), [](const auto& v) { return v.is_string(); });
@@ -42,6 +31,17 @@ bool is_finished_block(const ordered_json& entry) {
 }
 
 }  // namespace
+
+std::string differences(const ordered_json& old, const ordered_json& now) {
+  std::string text;
+  for (const auto& [key, value] : now.items())
+    if (!old.contains(key) || old[key] != value)
+      text += "\n  " + key + ": " + (old.contains(key) ? old[key].dump() : "not there") +
+              " then, " + value.dump() + " now";
+  for (const auto& [key, value] : old.items())
+    if (!now.contains(key)) text += "\n  " + key + ": " + value.dump() + " then, not there now";
+  return text;
+}
 
 Journal Journal::open(const std::filesystem::path& path, const ordered_json& settings) {
   Journal journal;

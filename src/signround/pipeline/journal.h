@@ -34,4 +34,7 @@ class Journal {
   int64_t end_ = 0;
 };
 
+// A line for each setting that is not the same: "\n  seed: 42 then, 7 now".
+std::string differences(const nlohmann::ordered_json& old, const nlohmann::ordered_json& now);
+
 }  // namespace signround

@@ -25,7 +25,11 @@ QuantScheme QuantizeOptions::quant_scheme() const {
 QuantizeOptions QuantizeOptions::resolved() const {
   QuantizeOptions r = *this;
   r.layer_config = layer_config_text(layer_config);
-  const bool few_bits = quant_scheme().bits <= 3;
+  const QuantScheme grid = quant_scheme();
+  r.bits = grid.bits;
+  r.group_size = grid.group_size;
+  if (r.symmetry.empty()) r.symmetry = "full";
+  const bool few_bits = grid.bits <= 3;
   const bool own = recipe == "auto";
   if (r.scales.empty()) r.scales = own ? "free" : "range";
   if (r.start.empty()) r.start = r.scales == "free" ? "searched" : "nearest";

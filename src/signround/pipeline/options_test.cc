@@ -81,6 +81,11 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(theirs.iters, 200);
   EXPECT_EQ(theirs.lr, 0) << "the slot's own rule";
   EXPECT_TRUE(theirs.keeps_best());
+  EXPECT_EQ(theirs.bits, 2);
+  EXPECT_EQ(theirs.group_size, 128) << "the scheme's";
+  EXPECT_EQ(theirs.symmetry, "full");
+  options.symmetry = "asym";
+  EXPECT_EQ(options.resolved().symmetry, "asym");
   options.recipe = "light";
   EXPECT_EQ(options.resolved().iters, 50);
   EXPECT_EQ(options.resolved().lr, 5e-3);

@@ -1,7 +1,5 @@
 #include "signround/pipeline/output.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "signround/base/error.h"
@@ -17,12 +15,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kPiece = size_t{64} << 20;
-
-fs::path path_of_shard(const FormatPlan& plan, size_t shard) {
-  const fs::path folder = plan.folder;
-  if (plan.shards.size() == 1) return folder / "model.safetensors";
-  return folder / fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, plan.shards.size());
-}
 
 uint64_t checksum_of(const std::map<std::string, uint64_t>& hashes) {
   std::string text;
@@ -51,7 +43,7 @@ OutputFolder::OutputFolder(const FormatPlan& plan, bool resume)
   }
 }
 
-fs::path OutputFolder::shard_path(size_t shard) const { return path_of_shard(plan_, shard); }
+fs::path OutputFolder::shard_path(size_t shard) const { return plan_.shard_path(shard); }
 
 size_t OutputFolder::shard_of(const std::string& tensor) const {
   const auto found = shard_of_.find(tensor);
@@ -207,7 +199,7 @@ uint64_t checksum_of_finished(const FormatPlan& plan) {
   std::map<std::string, uint64_t> hashes;
   std::unordered_map<std::string, uint64_t> packed;
   for (size_t i = 0; i < plan.shards.size(); ++i) {
-    const SafetensorsFile file(path_of_shard(plan, i));
+    const SafetensorsFile file(plan.shard_path(i));
     for (const TensorInfo& expected : plan.shards[i]) {
       const auto index = file.find(expected.name);
       if (!index || !(file.tensors()[*index] == expected))

@@ -1,6 +1,7 @@
 #include "signround/pipeline/plan.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -353,6 +354,20 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
   }
 }
 
+// What the files of an earlier run, finished or not, hold of the disk already.
+int64_t bytes_taken(const Plan& plan) {
+  int64_t bytes = 0;
+  for (const auto& format : plan.formats)
+    for (size_t i = 0; i < format.shards.size(); ++i) {
+      const std::string path = format.shard_path(i).string();
+      for (const std::string& name : {path, path + ".partial"}) {
+        struct stat info{};
+        if (stat(name.c_str(), &info) == 0) bytes += int64_t{info.st_blocks} * 512;
+      }
+    }
+  return bytes;
+}
+
 void check_disk(const Plan& plan, const std::string& output) {
   std::error_code error;
   std::filesystem::path folder = std::filesystem::absolute(output, error);
@@ -360,13 +375,20 @@ void check_disk(const Plan& plan, const std::string& output) {
          folder != folder.parent_path())
     folder = folder.parent_path();
   const auto space = std::filesystem::space(folder, error);
-  if (!error && space.available < static_cast<std::uintmax_t>(plan.disk_bytes))
-    fail(ErrorKind::kIo, "plan", "the result needs ", gigabytes(plan.disk_bytes),
-         " on the disk of ", folder.string(), ", free are ",
+  const int64_t needed = std::max<int64_t>(plan.disk_bytes - bytes_taken(plan), 0);
+  if (!error && space.available < static_cast<std::uintmax_t>(needed))
+    fail(ErrorKind::kIo, "plan", "the result needs ", gigabytes(needed),
+         " more on the disk of ", folder.string(), ", free are ",
          gigabytes(static_cast<int64_t>(space.available)));
 }
 
 }  // namespace
+
+std::filesystem::path FormatPlan::shard_path(size_t shard) const {
+  const std::filesystem::path path = folder;
+  if (shards.size() == 1) return path / "model.safetensors";
+  return path / fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, shards.size());
+}
 
 std::string MemoryLedger::describe() const {
   std::string text;

@@ -2,6 +2,7 @@
 // files, how much memory, time and disk. The run keeps to it.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ struct FormatPlan {
   nlohmann::ordered_json quantization_config;
   std::vector<std::vector<TensorInfo>> shards;
   int64_t bytes = 0;
+  std::filesystem::path shard_path(size_t shard) const;  // when it is finished
 };
 
 // Consecutive blocks that are tuned as one.
@@ -53,6 +55,7 @@ struct Plan {
       layers;  // of each block of the model, all linear layers; bits 16: left alone
   std::vector<FormatLayer> outside;  // quantized layers outside the blocks (the head)
   std::vector<std::string> skipped;  // "name: why": layers that no format can hold
+  std::vector<std::string> unreadable;  // "format: why": what no engine that we know can load
   std::vector<FormatPlan> formats;
   DType compute = DType::kF32, stream_dtype = DType::kF32;
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step

@@ -177,7 +177,8 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
     if (*before != settings)
       fail(ErrorKind::kBusy, "output", options.output,
            " holds the result of a run with other settings; choose another OUT, or --restart to "
-           "replace it");
+           "replace it:",
+           differences(*before, settings));
     check_finished(plan, options.output, folder.finished_report());
     result.already_done = true;
     result.earlier_report = folder.finished_report();
@@ -191,7 +192,13 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
   report.settings = settings;
   report.plan = plan.describe();
   if (!calibration.samples.empty()) report.calibration.push_back(calibration.describe());
-  report.verdicts = describe_verdicts(plan.formats[0].format->name(), plan.formats[0].model);
+  for (const auto& format : plan.formats) {
+    const std::string of = plan.formats.size() > 1 ? std::string(format.format->name()) + ": " : "";
+    for (const auto& verdict : describe_verdicts(format.format->name(), format.model))
+      report.verdicts.push_back(of + verdict);
+    if (const std::string why = why_nobody_loads(format.format->name(), format.model); !why.empty())
+      plan.unreadable.push_back(std::string(format.format->name()) + ": " + why);
+  }
   for (const auto& verdict : report.verdicts) log_info("loads: " + verdict);
 
   const bool resume = folder.has_unfinished_run();

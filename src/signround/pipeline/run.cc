@@ -42,6 +42,7 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
   scales_ = scales;
   learned_ = resume && std::filesystem::exists(scales_);
   for (const auto& why : plan_.skipped) degrade("left in 16 bit: " + why);
+  for (const auto& why : plan_.unreadable) degrade("no known engine loads " + why);
   for (const auto& warning : calibration_.warnings) degrade(warning);
   for (const auto& format : plan_.formats)
     outputs_.push_back(std::make_unique<OutputFolder>(format, resume));
