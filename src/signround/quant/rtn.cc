@@ -62,14 +62,18 @@ QuantizedLinear rtn(const BF16* w, int64_t out, int64_t in, const QuantScheme& s
   return round_rows(w, out, in, scheme, non_finite);
 }
 
-void check_rounding(const char* where, int64_t out, int64_t in, const QuantScheme& scheme) {
+void check_weight_size(const char* where, int64_t out, int64_t in) {
   require(out > 0 && in > 0 && out <= std::numeric_limits<int64_t>::max() / 16 / in, where,
           "the weight is ", out, " x ", in,
           ", expected at least 1 x 1, and a size that fits memory");
+}
+
+void check_rounding(const char* where, int64_t out, int64_t in, const QuantScheme& scheme) {
+  check_weight_size(where, out, in);
   const std::string wrong = problems(scheme);
   require(wrong.empty(), where, wrong);
-  require(scheme.bits <= 8, where, "found ", describe(scheme),
-          ", expected a scheme of 2, 3, 4 or 8 bits");
+  require(scheme.bits <= 8 && scheme.levels == Levels::kUniform, where, "found ", describe(scheme),
+          ", expected a uniform grid of 2, 3, 4 or 8 bits");
 }
 
 QuantizedLinear make_quantized(const char* where, int64_t out, int64_t in,
@@ -87,21 +91,16 @@ QuantizedLinear make_quantized(const char* where, int64_t out, int64_t in,
 
 int64_t rows_per_thread(int64_t in) { return std::max<int64_t>(1, 16384 / in); }
 
-namespace {
-
-void dequantize_row(const QuantizedLinear& q, int64_t row, float* to) {
-  const int64_t group = q.scheme.group(q.in), groups = q.groups();
-  const uint8_t* codes = q.codes.data() + row * q.in;
+void dequantize_row(const QuantizedLinear& q, int64_t o, float* row) {
+  const int64_t groups = q.groups(), group = q.scheme.group(q.in);
+  const uint8_t* codes = q.codes.data() + o * q.in;
   for (int64_t g = 0; g < groups; ++g) {
-    const auto k = static_cast<size_t>(row * groups + g);
-    const float scale = q.scales[k];
-    const int zero = q.zeros[k];
-    const int64_t end = std::min(q.in, (g + 1) * group);
-    for (int64_t i = g * group; i < end; ++i) to[i] = scale * static_cast<float>(codes[i] - zero);
+    const float scale = q.scales[static_cast<size_t>(o * groups + g)];
+    const int zero = q.zeros[static_cast<size_t>(o * groups + g)];
+    const int64_t last = std::min(q.in, (g + 1) * group);
+    for (int64_t i = g * group; i < last; ++i) row[i] = scale * static_cast<float>(codes[i] - zero);
   }
 }
-
-}  // namespace
 
 void dequantize(const QuantizedLinear& q, float* weight) {
   dequantize(q, weight, DType::kF32, q.in);

@@ -15,7 +15,10 @@ QuantizedLinear rtn(const float* w, int64_t out, int64_t in, const QuantScheme& 
 QuantizedLinear rtn(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
                     NonFinite* non_finite = nullptr);
 
-// Fails with kInvalidArgument for sizes or a scheme that cannot be rounded.
+// Fails with kInvalidArgument for sizes that cannot be rounded.
+void check_weight_size(const char* where, int64_t out, int64_t in);
+
+// The same, and for a scheme that is no uniform grid.
 void check_rounding(const char* where, int64_t out, int64_t in, const QuantScheme& scheme);
 
 // A result of the right sizes, after check_rounding.
@@ -25,8 +28,9 @@ QuantizedLinear make_quantized(const char* where, int64_t out, int64_t in,
 // Rows that one thread should take at least, so that starting it is worth it.
 int64_t rows_per_thread(int64_t in);
 
-// The weight that a result stands for, scale * (code - zero), as f32. weight: (out, in),
-// contiguous.
+// The weights that a result stands for, scale * (code - zero), as f32. row: (in); weight: (out,
+// in), contiguous.
+void dequantize_row(const QuantizedLinear& q, int64_t o, float* row);
 void dequantize(const QuantizedLinear& q, float* weight);
 // The same into rows of kF32 or kBF16 (rounded to nearest even), `stride` elements apart.
 void dequantize(const QuantizedLinear& q, void* weight, DType dtype, int64_t stride);

@@ -54,12 +54,23 @@ std::string problems(const QuantScheme& scheme) {
     add_problem(all, "scale_dtype is " + std::string(name_of(scheme.scale_dtype)) +
                          ", expected F16, BF16 or F32");
   }
+  if (scheme.levels == Levels::kNf4) {
+    if (scheme.bits != 4 && scheme.bits != 16)
+      add_problem(all, "NF4 of " + std::to_string(scheme.bits) + " bits, expected 4");
+    // What bitsandbytes' kernels know.
+    if (scheme.group_size < 32 || scheme.group_size > 4096 ||
+        (scheme.group_size & (scheme.group_size - 1)) != 0)
+      add_problem(all, "NF4 in blocks of " + std::to_string(scheme.group_size) +
+                           ", expected a power of 2 from 32 to 4096");
+  }
   return all;
 }
 
 std::string describe(const QuantScheme& scheme) {
   std::string text = "W" + std::to_string(scheme.bits);
   if (scheme.bits >= 16) return text;
+  if (scheme.levels == Levels::kNf4)
+    return "NF4 b" + std::to_string(scheme.group_size) + (scheme.double_quant ? " double" : "");
   text += scheme.group_size <= 0 ? " per-row" : " g" + std::to_string(scheme.group_size);
   constexpr std::array<std::string_view, 3> kNames = {" sym", " asym", " sym-classic"};
   text += kNames.at(static_cast<size_t>(scheme.symmetry));

@@ -17,11 +17,20 @@ enum class Symmetry : uint8_t {
   kClassic,    // positive scale, zero point 2^(b-1): what GPTQ calls symmetric
 };
 
+// What codes stand for, before they are multiplied by a scale.
+enum class Levels : uint8_t {
+  kUniform,  // code - zero point
+  kNf4,      // 16 quantiles of a normal distribution (quant/nf4.h)
+};
+
 struct QuantScheme {
   int bits = 4;              // 2, 3, 4 or 8; 16 means that the layer is left as it is
   int64_t group_size = 128;  // weights along the input that share one scale; -1: a whole row
   Symmetry symmetry = Symmetry::kFullRange;
   DType scale_dtype = DType::kF16;  // scales are rounded to it before they are used; kF16, kBF16 or kF32
+  // kNf4: 4 bits; groups ("blocks") run over the flattened matrix, not along rows; no zero points.
+  Levels levels = Levels::kUniform;
+  bool double_quant = false;  // kNf4: scales are stored in 8 bits, with scales of their own
 
   // Weights per group in a row of `in` weights: group_size, or `in` where group_size is -1 or larger than the row.
   int64_t group(int64_t in) const { return group_size <= 0 || group_size > in ? in : group_size; }
@@ -35,7 +44,7 @@ struct QuantScheme {
 // Every reason why weights cannot be rounded so, one per line; "" if there is none.
 std::string problems(const QuantScheme& scheme);
 
-// For people: "W4 g128 sym", "W8 per-row asym", "W4 g32 sym-classic scales=BF16", "W16" for a layer that is left alone.
+// For people: "W4 g128 sym", "W8 per-row asym", "W4 g32 sym-classic scales=BF16", "NF4 b64 double", "W16" for a layer that is left alone.
 std::string describe(const QuantScheme& scheme);
 
 // A scheme by the name that its users know, in any case: "W4A16". Fails with kInvalidArgument and the list of names.

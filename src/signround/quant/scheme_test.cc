@@ -44,6 +44,10 @@ TEST(Scheme, ReportsAllProblemsAtOnce) {
   EXPECT_NE(text.find("bits is 5"), std::string::npos) << text;
   EXPECT_NE(text.find("group_size is 0"), std::string::npos) << text;
   EXPECT_NE(text.find("scale_dtype is I8"), std::string::npos) << text;
+
+  const std::string nf4 = problems({.bits = 3, .group_size = 96, .levels = Levels::kNf4});
+  EXPECT_NE(nf4.find("NF4 of 3 bits"), std::string::npos) << nf4;
+  EXPECT_NE(nf4.find("blocks of 96"), std::string::npos) << nf4;
 }
 
 TEST(Scheme, SixteenBitsAreNoProblem) {
@@ -64,6 +68,12 @@ TEST(Scheme, IsDescribedInAFewWords) {
   scheme.group_size = 32;
   scheme.scale_dtype = DType::kBF16;
   EXPECT_EQ(describe(scheme), "W8 g32 sym-classic scales=BF16");
+  scheme = {.bits = 4, .group_size = 64, .levels = Levels::kNf4};
+  EXPECT_EQ(describe(scheme), "NF4 b64");
+  scheme.double_quant = true;
+  EXPECT_EQ(describe(scheme), "NF4 b64 double");
+  scheme.bits = 16;
+  EXPECT_EQ(describe(scheme), "W16");
 }
 
 TEST(Scheme, GroupsCoverARowWhoseLengthIsNoMultiple) {
