@@ -53,10 +53,9 @@ int cmd_inspect(int argc, const char* const* argv) {
     if (const QuantizedView* view = quantized ? quantized->quantized(layer) : nullptr) {
       row.scheme = describe(view->scheme);
       row.bytes = 0;
-      for (const TensorInfo& part : raw->tensors())
-        if (part.name == layer + ".qweight" || part.name == layer + ".qzeros" ||
-            part.name == layer + ".scales" || part.name == layer + ".g_idx")
-          row.bytes += part.nbytes();
+      for (const Part& part : parts_of(view->packing))
+        if (const TensorInfo* info = raw->find(layer + std::string(part.suffix)))
+          row.bytes += info->nbytes();
     }
     Row& total = totals[row.scheme.empty() ? row.dtype : row.scheme];
     total.weights += row.weights, total.bytes += row.bytes;

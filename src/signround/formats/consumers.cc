@@ -32,8 +32,9 @@ constexpr std::array<int64_t, 4> kAny = {kAnyGroup, kAnyGroup, kAnyGroup, kAnyGr
                                  kMarlin = {-1, 32, 64, 128};
 
 // Sources: vLLM's auto_gptq.py, auto_awq.py, gptq_utils.py, marlin_utils.py and inc.py; SGLang's
-// gptq.py, awq.py and auto_round.py; GPTQModel 7.7.0 and auto-round 0.16.1 with transformers 5,
-// both run on our files (scripts/peers/check_loads.py); llama.cpp's convert_hf_to_gguf.py.
+// gptq.py, awq.py and auto_round.py; both engines' bitsandbytes loaders; GPTQModel 7.7.0,
+// auto-round 0.16.1 and bitsandbytes 0.50.2 with transformers 5, all run on our files
+// (scripts/peers/check_loads.py); llama.cpp's convert_hf_to_gguf.py.
 constexpr Row kRows[] = {
     {"vLLM", " gptq_v1 gptq_v2 ", "", " 4 8 ", true, false, kMarlin, 64, 128, true, ""},
     {"vLLM", " auto_round ", " auto_round:auto_gptq ", " 4 8 ", true, false, kMarlin, 64, 128, true,
@@ -47,6 +48,8 @@ constexpr Row kRows[] = {
      "2 and 3 bits need a build with humming kernels; others refuse them"},
     {"vLLM", " fake ", "", " 2 3 4 8 ", true, true, kAny, 1, 1, false,
      "not smaller than the original"},
+    {"vLLM", " bnb ", "", " 4 ", true, true, kAny, 1, 1, false,
+     "needs the package bitsandbytes; does not split such checkpoints over GPUs"},
 
     {"SGLang", " gptq_v1 gptq_v2 ", "", " 4 8 ", true, false, kMarlin, 64, 128, true, ""},
     {"SGLang", " gptq_v1 gptq_v2 ", "", " 2 3 4 8 ", true, true, kAny, 32, 32, true,
@@ -58,6 +61,9 @@ constexpr Row kRows[] = {
     {"SGLang", " awq ", "", " 4 ", true, true, kMarlin, 8, 32, true, ""},
     {"SGLang", " fake ", "", " 2 3 4 8 ", true, true, kAny, 1, 1, false,
      "not smaller than the original"},
+    {"SGLang", " bnb ", "", " 4 ", true, true, kAny, 1, 1, false,
+     "needs the package bitsandbytes; computes in bfloat16; does not split such checkpoints over "
+     "GPUs"},
 
     {"transformers", " auto_round ", " auto_round:auto_gptq ", " 2 3 4 8 ", true, false, kAny, 32,
      32, true, "needs the package auto-round"},
@@ -73,6 +79,12 @@ constexpr Row kRows[] = {
      "needs the package gptqmodel"},
     {"transformers", " fake ", "", " 2 3 4 8 ", true, true, kAny, 1, 1, false,
      "not smaller than the original"},
+
+    {"transformers", " bnb ", "", " 4 ", true, true, kAny, 1, 64, false,
+     "needs the package bitsandbytes"},
+    {"transformers", " bnb ", "", " 4 ", true, true, kAny, 1, 1, false,
+     "needs the package bitsandbytes, whose version 0.50 computes with wrong scales on CPUs with "
+     "AVX-512 where rows are no multiple of 64; GPUs are right"},
 
     {"GPTQModel", " gptq_v1 ", "", " 2 3 4 8 ", true, false, kAny, 32, 32, false, ""},
     {"GPTQModel", " gptq_v2 ", "", " 2 3 4 8 ", true, true, kAny, 32, 32, false, ""},
@@ -104,6 +116,7 @@ std::string last_part(const std::string& name) { return name.substr(name.rfind('
 
 std::string scheme_text(const QuantScheme& scheme) {
   if (scheme.bits >= 16) return "16 bit";
+  if (scheme.levels == Levels::kNf4) return describe(scheme);
   return std::to_string(scheme.bits) + " bit " + (formats::is_symmetric(scheme) ? "sym" : "asym") +
          " group " + std::to_string(scheme.group_size);
 }
@@ -202,7 +215,7 @@ ConsumerVerdict verdict_of(std::string_view consumer, std::string_view format,
     return refuse("does not read the format " + std::string(format) +
                   (packing.empty() ? "" : " with packing_format " + std::string(packing)));
   }
-  int ranks = engine ? 64 : 0;
+  int ranks = engine && format != "bnb" ? 64 : 0;
   bool negative = false;
   for (const FormatLayer& layer : model.layers) {
     if (layer.scheme.bits >= 16) continue;

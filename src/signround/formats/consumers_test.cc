@@ -128,6 +128,24 @@ TEST(Consumers, ShapesAreChecked) {
       << "reads g_idx";
 }
 
+TEST(Consumers, Nf4IsReadByBitsandbytesAndNeverSplit) {
+  constexpr QuantScheme kNf4{4, 64, Symmetry::kClassic, DType::kF32, Levels::kNf4, true};
+  FormatModel model = llama(kNf4);
+  for (const char* consumer : {"vLLM", "SGLang", "transformers"}) {
+    EXPECT_EQ(verdict(consumer, "bnb", model).level, Level::kWithCare) << consumer;
+    EXPECT_EQ(verdict(consumer, "bnb", model).tensor_parallel, 0) << consumer;
+  }
+  EXPECT_EQ(verdict("GPTQModel", "bnb", model).level, Level::kRefuses);
+  EXPECT_EQ(reasons(verdict("transformers", "bnb", model)).find("wrong scales"), std::string::npos);
+  EXPECT_NE(reasons(verdict("transformers", "bnb", llama(kNf4, 1000))).find("wrong scales"),
+            std::string::npos)
+      << "down_proj has rows of 1000 weights";
+  model.layers[1].scheme.bits = 16;
+  EXPECT_NE(reasons(verdict("vLLM", "bnb", model)).find("k_proj has 16 bit, "), std::string::npos)
+      << "it is fused with q_proj";
+  EXPECT_EQ(verdict("transformers", "bnb", model).level, Level::kWithCare);
+}
+
 TEST(Consumers, LinesSayEverythingInShort) {
   const auto lines = describe_verdicts("gptq", llama(scheme(4, Symmetry::kClassic)));
   EXPECT_EQ(lines[0], "vLLM: loads, tensor parallel up to 16");

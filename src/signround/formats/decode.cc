@@ -6,6 +6,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/formats/decode_bnb.h"
 
 namespace signround {
 namespace {
@@ -216,6 +217,22 @@ std::vector<int32_t> decode_g_idx(const RawLayer& layer, const PackedShape& shap
 
 }  // namespace
 
+std::span<const Part> parts_of(Packing packing) {
+  static constexpr Part kIntegers[] = {{".qweight", &RawLayer::qweight},
+                                       {".qzeros", &RawLayer::qzeros},
+                                       {".scales", &RawLayer::scales},
+                                       {".g_idx", &RawLayer::g_idx}};
+  static constexpr Part kBnb[] = {{".weight.quant_state.bitsandbytes__nf4", &RawLayer::quant_state},
+                                  {".weight", &RawLayer::qweight},
+                                  {".weight.absmax", &RawLayer::scales},
+                                  {".weight.quant_map", &RawLayer::quant_map},
+                                  {".weight.nested_absmax", &RawLayer::nested_absmax},
+                                  {".weight.nested_quant_map", &RawLayer::nested_quant_map}};
+  if (packing == Packing::kNone) return {};
+  if (packing == Packing::kBnb) return kBnb;
+  return kIntegers;
+}
+
 PackedShape check_packed_shape(Packing packing, const QuantScheme& scheme, const RawLayer& layer) {
   const int bits = scheme.bits;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
@@ -283,6 +300,12 @@ DecodedLinear decode_rows(Packing packing, const QuantScheme& scheme, const RawL
 
 DecodedLinear decode_linear(Packing packing, const QuantScheme& scheme, const RawLayer& layer) {
   return decode_rows(packing, scheme, layer, 0, check_packed_shape(packing, scheme, layer).out);
+}
+
+void dequantize_rows(Packing packing, const QuantScheme& scheme, const RawLayer& layer, int64_t row,
+                     int64_t rows, float* weight) {
+  if (packing == Packing::kBnb) return dequantize_bnb_rows(layer, row, rows, weight);
+  dequantize(decode_rows(packing, scheme, layer, row, rows), weight);
 }
 
 void dequantize(const DecodedLinear& decoded, float* weight) {

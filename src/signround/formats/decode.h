@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "signround/formats/format.h"
@@ -24,7 +25,22 @@ struct RawTensor {
 struct RawLayer {
   std::string name;  // for messages
   RawTensor qweight, qzeros, scales, g_idx;
+  RawTensor quant_map, nested_absmax, nested_quant_map, quant_state;  // kBnb
 };
+
+// Which tensors a packed layer X is: X + suffix. The first is there in every such layer and in no
+// other.
+struct Part {
+  std::string_view suffix;
+  RawTensor RawLayer::*tensor;
+};
+std::span<const Part> parts_of(Packing packing);
+
+// Rows [row, row + rows) of the weight that a layer of any packing stands for, (rows, in) f32.
+void dequantize_rows(Packing packing, const QuantScheme& scheme, const RawLayer& layer, int64_t row,
+                     int64_t rows, float* weight);
+
+// What follows is for integers: every packing but kBnb, which has decode_bnb.h.
 
 // Shapes of a packed layer after every check that the tensors' headers allow.
 struct PackedShape {

@@ -1,11 +1,11 @@
 #include "signround/formats/decoded_checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <unordered_map>
 
 #include "signround/base/error.h"
+#include "signround/formats/decode_bnb.h"
 #include "signround/formats/quantization_config.h"
 #include "signround/io/convert.h"
 #include "signround/io/file.h"
@@ -16,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWhere = "quantized checkpoint";
-constexpr std::array<std::string_view, 4> kSuffixes = {".qweight", ".qzeros", ".scales", ".g_idx"};
 constexpr std::string_view kWeight = ".weight";
 constexpr int64_t kMaxConfig = 16 << 20;
 constexpr int64_t kRowsAtOnce = 256;  // of a weight that is decoded to bytes: bounds the f32 copy
@@ -46,15 +45,16 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
     config_ = inner_->config();
     config_.erase("quantization_config");
     dtype_ = dtype_of_config(config_, source_);
+    parts_ = parts_of(rules_.packing());
     std::vector<TensorInfo> tensors;
     for (const TensorInfo& info : inner_->tensors()) {
-      const std::string_view layer = without_suffix(info.name, kSuffixes[0]);
+      const std::string_view layer = without_suffix(info.name, parts_[0].suffix);
       if (!layer.empty()) {
         tensors.push_back(add_layer(std::string(layer)));
       } else if (!is_part_of_a_layer(info.name)) {
-        if (info.name.ends_with(kSuffixes[1])) {
-          fail(ErrorKind::kCorruptFile, kWhere, source_, " has ", info.name,
-               " without the qweight beside it");
+        if (info.name.ends_with(".qzeros") || info.name.ends_with(".weight.absmax")) {
+          fail(ErrorKind::kCorruptFile, kWhere, source_, " has ", info.name, " without the ",
+               parts_[0].suffix.substr(1), " beside it");
         }
         tensors.push_back(info);
       }
@@ -74,6 +74,8 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
   DecodedLinear decode(std::string_view layer) const override {
     const QuantizedView* view = quantized(layer);
     require(view != nullptr, kWhere, layer, " is not a quantized layer of ", source_);
+    if (view->packing == Packing::kBnb)
+      fail(ErrorKind::kUnsupported, kWhere, layer, " of ", source_, " is NF4 and has no integers");
     Scratch scratch;
     return decode_rows(view->packing, view->scheme, raw_layer(view->name, &scratch), 0, view->out);
   }
@@ -108,9 +110,9 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
   void release(std::string_view name) const override {
     const QuantizedView* view = layer_of_weight(name);
     if (!view) return inner_->release(name);
-    for (std::string_view suffix : kSuffixes) {
-      const std::string part = view->name + std::string(suffix);
-      if (inner_->find(part)) inner_->release(part);
+    for (const Part& part : parts_) {
+      const std::string tensor = view->name + std::string(part.suffix);
+      if (inner_->find(tensor)) inner_->release(tensor);
     }
   }
 
@@ -118,7 +120,7 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
   int64_t bytes_on_disk() const override { return inner_->bytes_on_disk(); }
 
  private:
-  using Scratch = std::array<std::vector<std::byte>, kSuffixes.size()>;
+  using Scratch = std::vector<std::vector<std::byte>>;  // of each part
 
   const QuantizedView* layer_of_weight(std::string_view name) const {
     const std::string_view layer = without_suffix(name, kWeight);
@@ -126,9 +128,9 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
   }
 
   bool is_part_of_a_layer(std::string_view name) const {
-    return std::any_of(kSuffixes.begin() + 1, kSuffixes.end(), [&](std::string_view suffix) {
-      const std::string_view layer = without_suffix(name, suffix);
-      return !layer.empty() && inner_->find(std::string(layer) + std::string(kSuffixes[0]));
+    return std::any_of(parts_.begin() + 1, parts_.end(), [&](const Part& part) {
+      const std::string_view layer = without_suffix(name, part.suffix);
+      return !layer.empty() && inner_->find(std::string(layer) + std::string(parts_[0].suffix));
     });
   }
 
@@ -136,18 +138,36 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
   RawLayer raw_layer(const std::string& layer, Scratch* scratch) const {
     RawLayer raw;
     raw.name = layer;
-    RawTensor* const parts[] = {&raw.qweight, &raw.qzeros, &raw.scales, &raw.g_idx};
-    for (size_t k = 0; k < kSuffixes.size(); ++k) {
-      const TensorInfo* info = inner_->find(layer + std::string(kSuffixes[k]));
+    if (scratch) scratch->resize(parts_.size());
+    for (size_t k = 0; k < parts_.size(); ++k) {
+      const TensorInfo* info = inner_->find(layer + std::string(parts_[k].suffix));
       if (!info) continue;
-      parts[k]->info = *info;
-      if (scratch) parts[k]->bytes = inner_->bytes(info->name, (*scratch)[k]);
+      RawTensor& part = raw.*parts_[k].tensor;
+      part.info = *info;
+      if (scratch) part.bytes = inner_->bytes(info->name, (*scratch)[k]);
     }
     return raw;
   }
 
   TensorInfo add_layer(std::string name) {
     QuantizedView view{name, rules_.scheme_of(name), rules_.packing()};
+    view.packing == Packing::kBnb ? read_bnb_shape(view) : read_shape(view);
+    TensorInfo weight{name + std::string(kWeight), dtype_, {view.out, view.in}};
+    index_.emplace(std::move(name), layers_.size());
+    layers_.push_back(std::move(view));
+    return weight;
+  }
+
+  void read_bnb_shape(QuantizedView& view) const {
+    Scratch scratch;
+    const BnbShape shape = check_bnb_shape(raw_layer(view.name, &scratch));
+    view.scheme = shape.scheme;
+    view.out = shape.out;
+    view.in = shape.in;
+  }
+
+  void read_shape(QuantizedView& view) const {
+    const std::string& name = view.name;
     if (view.scheme.bits >= 16) {
       fail(ErrorKind::kCorruptFile, kWhere, source_, " has ", name,
            ".qweight, but its quantization_config says that ", name, " is not quantized");
@@ -161,19 +181,16 @@ class DecodedCheckpoint final : public QuantizedCheckpoint {
     view.out = shape.out;
     view.in = shape.in;
     view.scheme.scale_dtype = raw.scales.info.dtype;
-    index_.emplace(name, layers_.size());
-    layers_.push_back(std::move(view));
-    return {name + std::string(kWeight), dtype_, {shape.out, shape.in}};
   }
 
   void read_rows(const QuantizedView& view, int64_t row, int64_t rows, float* out) const {
     Scratch scratch;
-    dequantize(decode_rows(view.packing, view.scheme, raw_layer(view.name, &scratch), row, rows),
-               out);
+    dequantize_rows(view.packing, view.scheme, raw_layer(view.name, &scratch), row, rows, out);
   }
 
   std::unique_ptr<Checkpoint> inner_;
   QuantizationConfig rules_;
+  std::span<const Part> parts_;
   DType dtype_ = DType::kF16;
   std::vector<QuantizedView> layers_;
   std::unordered_map<std::string, size_t> index_;
@@ -219,11 +236,13 @@ std::unique_ptr<Checkpoint> decode_quantized(std::unique_ptr<Checkpoint> checkpo
   if (config.contains("compression_config")) {
     fail(ErrorKind::kUnsupported, kWhere, checkpoint->source(),
          " is quantized with \"compressed-tensors\" (compression_config); this program reads "
-         "auto-round, gptq and awq");
+         "auto-round, gptq, awq and bitsandbytes");
   }
-  const auto packed =
-      std::find_if(checkpoint->tensors().begin(), checkpoint->tensors().end(),
-                   [](const TensorInfo& t) { return t.name.ends_with(kSuffixes[0]); });
+  const auto packed = std::find_if(
+      checkpoint->tensors().begin(), checkpoint->tensors().end(), [](const TensorInfo& t) {
+        return t.name.ends_with(parts_of(Packing::kGptqV2)[0].suffix) ||
+               t.name.ends_with(parts_of(Packing::kBnb)[0].suffix);
+      });
   if (packed == checkpoint->tensors().end()) return checkpoint;
   const nlohmann::ordered_json section = old_gptq_section(*checkpoint);
   if (section.is_null()) {

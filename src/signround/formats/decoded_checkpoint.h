@@ -1,5 +1,5 @@
 // A quantized checkpoint that looks like a normal one: X.weight instead of X.qweight, X.qzeros,
-// X.scales and X.g_idx.
+// X.scales and X.g_idx, or of bitsandbytes' bytes and what they need.
 #pragma once
 
 #include <memory>
@@ -22,15 +22,16 @@ struct QuantizedView {
 };
 
 // Weights have the dtype of config.json ("torch_dtype" or "dtype"; F16 where it does not say).
-// read_f32 gives scale * (code - zero) in f32, unrounded; bytes() rounds it to the dtype. config()
-// has no "quantization_config".
+// read_f32 gives scale * (code - zero), or level * magnitude, in f32, unrounded; bytes() rounds it
+// to the dtype. config() has no "quantization_config".
 class QuantizedCheckpoint : public Checkpoint {
  public:
   virtual const nlohmann::ordered_json& quantization_config() const = 0;
   virtual std::span<const QuantizedView> layers() const = 0;  // in file order
   virtual const QuantizedView* quantized(
-      std::string_view layer) const = 0;                           // nullptr: not a quantized layer
-  virtual DecodedLinear decode(std::string_view layer) const = 0;  // integers, scales, zero points
+      std::string_view layer) const = 0;  // nullptr: not a quantized layer
+  // Integers, scales, zero points. kUnsupported for NF4, which has none.
+  virtual DecodedLinear decode(std::string_view layer) const = 0;
   // What was odd and how it was read: patterns that match nothing. (Per layer: see DecodedLinear.)
   virtual std::span<const std::string> notes() const = 0;
 };

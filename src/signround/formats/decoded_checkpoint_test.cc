@@ -297,8 +297,8 @@ TEST(DecodedCheckpoint, NamesWhatItCannotRead) {
   const auto unsupported = [](const char* format, const std::string& text, auto change) {
     expect_refused(format, ErrorKind::kUnsupported, text, change);
   };
-  unsupported("gptq", "quantized with \"bitsandbytes\"",
-              [](TinyModel& m) { m.section["quant_method"] = "bitsandbytes"; });
+  unsupported("gptq", "quantized with \"hqq\"",
+              [](TinyModel& m) { m.section["quant_method"] = "hqq"; });
   unsupported("gptq", "checkpoint_format \"marlin\"",
               [](TinyModel& m) { m.section["checkpoint_format"] = "marlin"; });
   unsupported("auto_round", "packing_format \"auto_round:fp8\"",

@@ -5,25 +5,10 @@
 #include "signround/base/parallel.h"
 #include "signround/formats/packed.h"
 #include "signround/io/convert.h"
+#include "signround/quant/rtn.h"
 
 namespace signround::formats {
 namespace {
-
-// Sources of other dtypes (f8 with scales of their own) become BF16.
-DType weight_dtype(DType source) {
-  return source == DType::kF32 || source == DType::kF16 ? source : DType::kBF16;
-}
-
-void dequantize_row(const QuantizedLinear& linear, int64_t o, float* row) {
-  const int64_t groups = linear.groups(), group = linear.scheme.group(linear.in);
-  const uint8_t* codes = linear.codes.data() + o * linear.in;
-  for (int64_t g = 0; g < groups; ++g) {
-    const float scale = linear.scales[o * groups + g];
-    const int zero = linear.zeros[o * groups + g];
-    const int64_t last = std::min(linear.in, (g + 1) * group);
-    for (int64_t i = g * group; i < last; ++i) row[i] = scale * static_cast<float>(codes[i] - zero);
-  }
-}
 
 // `to` is aligned for the dtype: rows of a vector of bytes, whose start is aligned for every scalar
 // type.
@@ -50,6 +35,21 @@ class FakeFormat final : public CheckpointFormat {
   std::vector<PackedTensor> pack(const FormatLayer& layer,
                                  const QuantizedLinear& linear) const override {
     check_linear("fake", layer, linear);
+    return dequantized(layer, linear);
+  }
+
+  std::vector<PackedTensor> pack_nf4(const FormatLayer& layer,
+                                     const Nf4Linear& linear) const override {
+    check_nf4("fake", layer, linear);
+    return dequantized(layer, linear);
+  }
+
+  nlohmann::ordered_json quantization_config(const FormatModel&) const override { return nullptr; }
+  std::vector<ExtraFile> extra_files(const nlohmann::ordered_json&) const override { return {}; }
+
+ private:
+  template <class Linear>
+  std::vector<PackedTensor> dequantized(const FormatLayer& layer, const Linear& linear) const {
     PackedTensor tensor{tensors(layer)[0], {}};
     tensor.bytes.resize(static_cast<size_t>(tensor.info.nbytes()));
     const int64_t in = linear.in, row_bytes = in * size_of(tensor.info.dtype);
@@ -65,9 +65,6 @@ class FakeFormat final : public CheckpointFormat {
     result.push_back(std::move(tensor));
     return result;
   }
-
-  nlohmann::ordered_json quantization_config(const FormatModel&) const override { return nullptr; }
-  std::vector<ExtraFile> extra_files(const nlohmann::ordered_json&) const override { return {}; }
 };
 
 }  // namespace

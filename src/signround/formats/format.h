@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "signround/io/checkpoint.h"
+#include "signround/quant/nf4.h"
 #include "signround/quant/scheme.h"
 #include "signround/tensor/tensor.h"
 
@@ -50,6 +51,7 @@ enum class Packing : uint8_t {
   kGptqV1,  // qweight, qzeros (zero - 1), scales, perhaps g_idx
   kGptqV2,  // the same with the zero point as it is
   kAwq,     // AWQ gemm
+  kBnb,     // bitsandbytes' NF4
 };
 
 struct PackedTensor {
@@ -84,6 +86,9 @@ class CheckpointFormat {
   // clamped.
   virtual std::vector<PackedTensor> pack(const FormatLayer& layer,
                                          const QuantizedLinear& linear) const = 0;
+  // The same for NF4. A format whose problems() refuse its schemes need not implement it.
+  virtual std::vector<PackedTensor> pack_nf4(const FormatLayer& layer,
+                                             const Nf4Linear& linear) const;
 
   // config.json's "quantization_config"; null: the checkpoint says nothing of quantization.
   virtual nlohmann::ordered_json quantization_config(const FormatModel& model) const = 0;
@@ -93,9 +98,9 @@ class CheckpointFormat {
       const nlohmann::ordered_json& quantization_config) const = 0;
 };
 
-// Names: "auto_round", "gptq", "gptq_v1", "gptq_v2", "awq", "fake"; kInvalidArgument lists them for
-// any other. auto_round chooses its packing by the model: symmetric layers only: GPTQ v1; 4-bit
-// asymmetric layers only, with whole groups: AWQ; else GPTQ v2 without g_idx. gptq is v1 for
+// Names: "auto_round", "gptq", "gptq_v1", "gptq_v2", "awq", "bnb", "fake"; kInvalidArgument lists
+// them for any other. auto_round chooses its packing by the model: symmetric layers only: GPTQ v1;
+// 4-bit asymmetric layers only, with whole groups: AWQ; else GPTQ v2 without g_idx. gptq is v1 for
 // symmetric layers only, else v2, since GPTQModel refuses asymmetric v1 checkpoints of other tools.
 // Layers of 16 bit and those with sides that are not multiples of 32 have no say.
 std::unique_ptr<CheckpointFormat> make_format(std::string_view name, const FormatModel& model);

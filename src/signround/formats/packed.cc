@@ -65,6 +65,8 @@ std::vector<uint8_t> transposed_zeros(const QuantizedLinear& linear, int minus) 
 
 std::vector<std::string> packing_problems(const QuantScheme& scheme, int64_t out, int64_t in) {
   std::vector<std::string> problems;
+  if (scheme.levels != Levels::kUniform)
+    problems.push_back(describe(scheme) + ": only integers can be packed; bnb holds NF4");
   if (scheme.bits != 2 && scheme.bits != 3 && scheme.bits != 4 && scheme.bits != 8) {
     problems.push_back(std::to_string(scheme.bits) + " bits: only 2, 3, 4 and 8 can be packed");
   }
@@ -117,6 +119,33 @@ void check_linear(const char* where, const FormatLayer& layer, const QuantizedLi
             layer.name, ": zero point ", int{linear.zeros[k]}, " of row ", k / groups, ", group ",
             k % groups, ", a symmetric layer has ", 1 << (linear.scheme.bits - 1));
   }
+}
+
+void check_nf4(const char* where, const FormatLayer& layer, const Nf4Linear& linear) {
+  require(linear.scheme == layer.scheme && linear.out == layer.out && linear.in == layer.in, where,
+          layer.name, ": a rounded layer of ", describe(linear.scheme), ", [", linear.out, ", ",
+          linear.in, "], the plan says ", describe(layer.scheme), ", [", layer.out, ", ", layer.in,
+          "]");
+  const auto size = [](const auto& v) { return static_cast<int64_t>(v.size()); };
+  const int64_t blocks = linear.blocks();
+  require(size(linear.codes) == layer.out * layer.in && size(linear.magnitudes) == blocks &&
+              linear.nested.has_value() == linear.scheme.double_quant,
+          where, layer.name, ": ", linear.codes.size(), " codes and ", linear.magnitudes.size(),
+          " magnitudes, expected ", layer.out * layer.in, " and ", blocks,
+          linear.scheme.double_quant ? ", these in 8 bits" : "");
+  require(!linear.nested ||
+              (size(linear.nested->codes) == blocks &&
+               size(linear.nested->scales) == (blocks + kNf4NestedBlock - 1) / kNf4NestedBlock),
+          where, layer.name, ": nested scales that do not fit ", blocks, " blocks");
+  require(all_codes_fit(linear.codes.data(), size(linear.codes), 15), where, layer.name,
+          ": a code is above 15");
+  for (int64_t k = 0; k < blocks; ++k)
+    require(std::isfinite(linear.magnitudes[k]), where, layer.name, ": the magnitude of block ", k,
+            " is ", linear.magnitudes[k]);
+}
+
+DType weight_dtype(DType source) {
+  return source == DType::kF32 || source == DType::kF16 ? source : DType::kBF16;
 }
 
 std::vector<TensorInfo> gptq_tensors(const FormatLayer& layer, GptqLayout layout) {

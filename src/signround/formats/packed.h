@@ -18,6 +18,13 @@ std::string joined(const std::vector<std::string>& problems);
 // are those of `layer`.
 void check_linear(const char* where, const FormatLayer& layer, const QuantizedLinear& linear);
 
+// The same for NF4.
+void check_nf4(const char* where, const FormatLayer& layer, const Nf4Linear& linear);
+
+// What `fake` writes, and what readers of packed layers compute with: the dtype of the source; BF16
+// for others (f8 with scales of their own).
+DType weight_dtype(DType source);
+
 struct GptqLayout {
   bool zeros_minus_one = true;  // v1
   bool g_idx = true;
@@ -47,6 +54,7 @@ std::string regex_of(std::string_view name);
 std::unique_ptr<CheckpointFormat> make_auto_round(const FormatModel& model);
 std::unique_ptr<CheckpointFormat> make_gptq(std::string_view name, const FormatModel& model);
 std::unique_ptr<CheckpointFormat> make_awq(const QuantScheme& scheme);
+std::unique_ptr<CheckpointFormat> make_bnb();
 std::unique_ptr<CheckpointFormat> make_fake();
 
 }  // namespace signround::formats

@@ -310,8 +310,9 @@ TEST(Packing, FakeWritesTheWeightsInTheDtypeOfTheSource) {
 
 TEST(Packing, AnUnknownFormatListsTheKnownOnes) {
   const std::string error = error_of([] { make_format("gguf", {}); });
-  EXPECT_EQ(error,
-            "[format] \"gguf\", known formats are auto_round, gptq, gptq_v1, gptq_v2, awq, fake");
+  EXPECT_EQ(
+      error,
+      "[format] \"gguf\", known formats are auto_round, gptq, gptq_v1, gptq_v2, awq, bnb, fake");
 }
 
 }  // namespace

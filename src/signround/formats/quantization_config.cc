@@ -115,9 +115,24 @@ QuantizationConfig::QuantizationConfig(const nlohmann::ordered_json& section, st
   const Fields fields(section_, source_);
   const std::string method = fields.text("quant_method", "");
   const bool awq = method == "awq", gptq = method == "gptq";
+  if (method == "bitsandbytes") {
+    if (!fields.boolean("load_in_4bit", false) ||
+        fields.text("bnb_4bit_quant_type", "fp4") != "nf4")
+      fail(ErrorKind::kUnsupported, kWhere, source_, " holds ",
+           fields.boolean("load_in_4bit", false) ? "FP4" : "8 bits",
+           " of bitsandbytes; this program reads its NF4");
+    packing_ = Packing::kBnb;
+    // Blocks and double quantization: each layer's quant_state tells.
+    scheme_ = {.bits = 4,
+               .group_size = 64,
+               .symmetry = Symmetry::kClassic,
+               .scale_dtype = DType::kF32,
+               .levels = Levels::kNf4};
+    return;
+  }
   if (!awq && !gptq && method != "auto-round" && method != "intel/auto-round") {
     fail(ErrorKind::kUnsupported, kWhere, source_, " is quantized with \"", method,
-         "\"; this program reads auto-round, gptq and awq");
+         "\"; this program reads auto-round, gptq, awq and bitsandbytes");
   }
   if (gptq) {
     const std::string format =
