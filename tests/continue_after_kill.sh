@@ -45,6 +45,10 @@ killed_often 20 auto_round,gptq,fake
 killed_often 10 auto_round --symmetry asym --momentum 0.9
 killed_often 10 fake,auto_round --method opt-rtn
 killed_often 10 auto_round,gptq,fake --method rtn
+settings=("${small[@]}")
+small=(--threads 1) # groups are NF4's own
+killed_often 10 bnb,fake --method nf4
+small=("${settings[@]}")
 killed_often 5 auto_round --recipe autoround
 killed_often 5 auto_round --method gptq
 killed_often 10 auto_round,fake --e2e-epochs 2

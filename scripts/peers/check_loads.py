@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Loads a quantized checkpoint with other people's readers and compares it with the `fake` checkpoint of the same run.
 
-Usage: check_loads.py OUT [--reference FAKE] [--loader NAME ...] [--dtype float16|bfloat16|float32] [--tokens N]
+Usage: check_loads.py OUT [--reference FAKE] [--original MODEL] [--loader NAME ...] [--dtype float16|bfloat16|float32] [--tokens N]
 
 Loaders: `transformers` (as the config says: auto-round's reader for auto-round checkpoints), `auto-round` (transformers
 with AutoRoundConfig, which also reads GPTQ and AWQ), `gptqmodel` (GPTQ and AWQ). Default: those that can read OUT.
+bitsandbytes checkpoints are read by `transformers`; with --original, bitsandbytes also quantizes every layer of that
+folder itself, and its tensors are compared with those of OUT byte for byte.
 
 Per loader three things are compared with FAKE, a normal checkpoint of the rounded weights, which transformers reads:
   weights     every quantized layer is applied to the identity; relative difference to the layer of FAKE
@@ -25,7 +27,11 @@ import torch
 def load_transformers(path, dtype):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map="cpu")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map="cpu")
+    for module in model.modules():  # bitsandbytes: its kernel for bfloat16 instructions rounds scales to bfloat16
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def load_auto_round(path, dtype):
@@ -47,6 +53,7 @@ def load_gptqmodel(path, dtype):
 
 LOADERS = {"transformers": load_transformers, "auto-round": load_auto_round, "gptqmodel": load_gptqmodel}
 DEFAULTS = {"auto-round": ["transformers"], "gptq": ["auto-round", "gptqmodel"], "awq": ["auto-round", "gptqmodel"]}
+LINEARS = (torch.nn.Linear,)  # a subclass is packed: bitsandbytes' Linear4bit
 
 
 def weight_of(module, columns, dtype):
@@ -68,7 +75,7 @@ def compare_weights(model, reference):
         if not isinstance(linear, torch.nn.Linear):
             continue
         got = modules[name]
-        if isinstance(got, torch.nn.Linear):  # a copy of the original, not ours to judge
+        if type(got) in LINEARS:  # a copy of the original, not ours to judge
             continue
         packed += 1
         want = linear.weight.float()
@@ -80,10 +87,46 @@ def compare_weights(model, reference):
     return worst, where, packed
 
 
+class Folder:
+    """All tensors of the safetensors files in a folder, by name."""
+
+    def __init__(self, path):
+        from safetensors import safe_open
+
+        self.files = [safe_open(f, "pt") for f in sorted(pathlib.Path(path).glob("*.safetensors"))]
+        self.of = {name: file for file in self.files for name in file.keys()}
+
+    def __getitem__(self, name):
+        return self.of[name].get_tensor(name)
+
+
+def compare_bitsandbytes(out, original):
+    """Layers whose tensors are those that bitsandbytes makes of the original's weight, and all NF4 layers."""
+    import bitsandbytes.functional as bnb
+
+    torch.set_num_threads(1)  # the order in which torch adds depends on it
+    ours, theirs = Folder(out), Folder(original)
+    mark = ".quant_state.bitsandbytes__nf4"
+    same, layers = 0, [name.removesuffix(mark) for name in ours.of if name.endswith(mark)]
+    for name in layers:
+        nested = f"{name}.nested_absmax" in ours.of
+        packed, state = bnb.quantize_4bit(theirs[name], compress_statistics=nested, quant_type="nf4")
+        parts = state.as_dict(packed=True) | {"": packed}
+        text = {k: json.loads(bytes(t.tolist())) for k, t in (("got", ours[name + mark]), ("want", parts.pop(mark[1:])))}
+        differ = [k for k, t in parts.items() if not torch.equal(ours[name + (k and "." + k)], t)]
+        if text["got"] != text["want"]:
+            differ.append(f"quant_state: {text['got']}, bitsandbytes says {text['want']}")
+        same += not differ
+        if differ:
+            print(f"{name}: other {', '.join(differ)}")
+    return same, len(layers)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--reference", type=pathlib.Path)
+    parser.add_argument("--original", type=pathlib.Path)
     parser.add_argument("--loader", action="append", choices=sorted(LOADERS))
     parser.add_argument("--dtype", default="bfloat16", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--tokens", type=int, default=16)
@@ -99,6 +142,10 @@ def main():
     stored = config.get("dtype") or config.get("torch_dtype") or "float16"
     bound = 3 * max(rounding[args.dtype], rounding[stored])
     failed = False
+    if args.original:
+        same, layers = compare_bitsandbytes(args.out, args.original)
+        failed = same < layers or layers == 0
+        print(f"{args.out.name}: {same} of {layers} layers hold the bytes that bitsandbytes makes of the original")
     for loader in loaders:
         try:
             model = LOADERS[loader](args.out, dtype).eval()

@@ -20,11 +20,13 @@ namespace {
 struct Method {
   std::string_view name;
   std::vector<std::string> flags;
+  bool own_levels = false;  // not those that the flags of quantize describe
 };
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {
       {"rtn", {"--method", "rtn"}},
+      {"nf4", {"--method", "nf4"}, true},
       {"opt-rtn", {"--method", "opt-rtn"}},
       {"gptq", {"--method", "gptq"}},
       {"awq", {"--method", "opt-rtn", "--awq"}},
@@ -47,6 +49,19 @@ std::string method_names() {
   for (const Method& method : methods())
     names += (names.empty() ? "" : ", ") + std::string(method.name);
   return names;
+}
+
+// The same run with the levels of a method that has its own: bits, groups and packed formats of the
+// others do not concern it.
+QuantizeOptions without_grid(QuantizeOptions options) {
+  const QuantizeOptions usual;
+  options.scheme = usual.scheme;
+  options.bits = usual.bits;
+  options.group_size = usual.group_size;
+  options.symmetry = usual.symmetry;
+  options.scale_dtype = usual.scale_dtype;
+  if (options.formats != std::vector<std::string>{"fake"}) options.formats.clear();
+  return options;
 }
 
 // The flags that say what these options say, without those that are as they are by default.
@@ -108,8 +123,8 @@ int cmd_compare(int argc, const char* const* argv) {
   add_quantize_flags(flags, model, options, notes);
   flags.add(
       "methods", names,
-      {.help = "what to compare: rtn, opt-rtn, gptq, awq, autoround-light, autoround, "
-               "autoround-best, signround",
+      {.help = "what to compare: rtn, nf4 (4 bits, whatever the others have), opt-rtn, gptq, awq, "
+               "autoround-light, autoround, autoround-best, signround",
        .value = "LIST"});
   flags.add("text", text,
             {.help = "text to evaluate on; the built-in text if left out", .value = "FILE"});
@@ -123,7 +138,7 @@ int cmd_compare(int argc, const char* const* argv) {
   for (const char* decided : {"method", "recipe", "awq", "algorithm"})
     if (flags.was_set(decided))
       flags.problem("--" + std::string(decided) + " is decided by --methods here");
-  if (options.formats.size() != 1) flags.problem("--format: one format is compared, not several");
+  if (options.formats.size() > 1) flags.problem("--format: one format is compared, not several");
   check_quantize_flags(flags, options);
   flags.check();
   for (const auto& note : notes) log_warn(note);
@@ -138,8 +153,10 @@ int cmd_compare(int argc, const char* const* argv) {
     const std::string out = (folder / name).string();
     options.output = out;
     std::vector<std::string> quantize = {"quantize", model};
-    for (auto& argument : arguments_of(options)) quantize.push_back(std::move(argument));
-    for (const auto& flag : find_method(name)->flags) quantize.push_back(flag);
+    const Method& method = *find_method(name);
+    for (auto& argument : arguments_of(method.own_levels ? without_grid(options) : options))
+      quantize.push_back(std::move(argument));
+    for (const auto& flag : method.flags) quantize.push_back(flag);
     std::string command = "signround";
     for (const auto& argument : quantize) command += " " + argument;
     log_info(command);

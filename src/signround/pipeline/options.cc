@@ -8,10 +8,20 @@
 #include "signround/formats/format.h"
 #include "signround/pipeline/layer_config.h"
 #include "signround/pipeline/mixed.h"
+#include "signround/quant/nf4.h"
 
 namespace signround {
 
+bool reads_text(std::string_view method) { return method != "rtn" && method != "nf4"; }
+
 QuantScheme QuantizeOptions::quant_scheme() const {
+  if (method == "nf4")
+    return {.bits = 4,
+            .group_size = kNf4Block,
+            .symmetry = Symmetry::kClassic,
+            .scale_dtype = DType::kF32,
+            .levels = Levels::kNf4,
+            .double_quant = bnb_double_quant};
   QuantScheme result = scheme_preset(scheme);
   if (bits > 0) result.bits = bits;
   if (group_size != 0) result.group_size = group_size;
@@ -22,13 +32,19 @@ QuantScheme QuantizeOptions::quant_scheme() const {
   return result;
 }
 
+std::vector<std::string> QuantizeOptions::chosen_formats() const {
+  return formats.empty() ? std::vector<std::string>{method == "nf4" ? "bnb" : "auto_round"}
+                         : formats;
+}
+
 QuantizeOptions QuantizeOptions::resolved() const {
   QuantizeOptions r = *this;
+  r.formats = chosen_formats();
   r.layer_config = layer_config_text(layer_config);
   const QuantScheme grid = quant_scheme();
   r.bits = grid.bits;
   r.group_size = grid.group_size;
-  if (r.symmetry.empty()) r.symmetry = "full";
+  if (r.symmetry.empty() && method != "nf4") r.symmetry = "full";
   const bool few_bits = grid.bits <= 3;
   const bool own = recipe == "auto";
   if (r.scales.empty()) r.scales = own ? "free" : "range";
@@ -44,6 +60,33 @@ QuantizeOptions QuantizeOptions::resolved() const {
 
 namespace {
 
+// What says nothing with NF4's levels, or asks for something else.
+void add_nf4_problems(const QuantizeOptions& o, std::vector<std::string>& found) {
+  if (o.method != "nf4") {
+    if (std::find(o.formats.begin(), o.formats.end(), "bnb") != o.formats.end())
+      found.push_back("--format bnb holds NF4, not integers; use --method nf4, or another format");
+    return;
+  }
+  const auto refuse = [&](bool given, const std::string& flag, const std::string& why) {
+    if (given) found.push_back(flag + ": --method nf4 " + why);
+  };
+  for (const std::string& format : o.formats)
+    refuse(format != "bnb" && format != "fake", "--format " + format,
+           "is held by bnb and fake only; use one of them");
+  const QuantizeOptions usual;
+  refuse(o.bits != 0 && o.bits != 4, "--bits " + std::to_string(o.bits),
+         "has 4 bits; leave it out");
+  refuse(o.group_size != 0 && o.group_size != kNf4Block,
+         "--group-size " + std::to_string(o.group_size), "has blocks of 64; leave it out");
+  refuse(o.scheme != usual.scheme, "--scheme " + o.scheme, "is a scheme of its own; leave it out");
+  refuse(!o.symmetry.empty(), "--symmetry " + o.symmetry,
+         "has levels of its own, without zero points; leave it out");
+  refuse(o.scale_dtype != usual.scale_dtype, "--scale-dtype " + o.scale_dtype,
+         "has float32 scales; leave it out");
+  refuse(!o.layer_config.empty(), "--layer-config",
+         "has one scheme for all layers; use --ignore-layers for those that stay as they are");
+}
+
 // Runs `check` and keeps what it throws, so that the checks behind it still run.
 template <class Check>
 void collect(std::vector<std::string>& found, Check&& check) {
@@ -58,6 +101,8 @@ void collect(std::vector<std::string>& found, Check&& check) {
 
 std::vector<std::string> QuantizeOptions::problems() const {
   std::vector<std::string> found;
+  add_nf4_problems(*this, found);
+  const std::vector<std::string> chosen = chosen_formats();
   QuantScheme grid;  // of the options, or where they are wrong, the usual one
   collect(found, [&] {
     const QuantScheme asked = quant_scheme();
@@ -65,8 +110,8 @@ std::vector<std::string> QuantizeOptions::problems() const {
       return found.push_back(wrong);
     grid = asked;
   });
-  if (grid.scale_dtype != DType::kF16 &&
-      std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return f != "fake"; }))
+  if (grid.scale_dtype != DType::kF16 && method != "nf4" &&
+      std::any_of(chosen.begin(), chosen.end(), [](const std::string& f) { return f != "fake"; }))
     found.push_back("--scale-dtype " + scale_dtype +
                     ": packed formats hold float16 scales; use --format fake or leave it out");
   collect(found, [&] { LayerConfig(layer_config_text(layer_config), grid); });
@@ -74,14 +119,13 @@ std::vector<std::string> QuantizeOptions::problems() const {
     if (!size.empty()) parse_size(size);
   });
   collect(found, [&] {
-    if (mixed()) parse_options(choices, grid);
+    if (mixed() && reads_text(method)) parse_options(choices, grid);
   });
   if (avg_bits > 0 && !size.empty())
     found.push_back("--avg-bits and --size both say how large the result is; leave one out");
-  if (mixed() && effective_method() == "rtn")
-    found.push_back(
-        "--avg-bits and --size measure on text, which --method rtn does not read; use "
-        "--method opt-rtn");
+  if (mixed() && !reads_text(effective_method()))
+    found.push_back("--avg-bits and --size measure on text, which --method " + effective_method() +
+                    " does not read; use --method opt-rtn");
   if (start == "searched" && (scales == "range" || (scales.empty() && recipe != "auto")))
     found.push_back(
         "--start searched needs --scales free: range factors begin at the group's range");
@@ -100,13 +144,13 @@ std::vector<std::string> QuantizeOptions::problems() const {
   }
   if (e2e_epochs > 0 && formats == std::vector<std::string>{"fake"})
     found.push_back("--e2e-epochs reads the integers from a packed format; add one to --format");
-  if (e2e_epochs > 0 && effective_method() == "rtn")
-    found.push_back("--e2e-epochs learns from text, which --method rtn does not read");
+  if (e2e_epochs > 0 && !reads_text(effective_method()))
+    found.push_back("--e2e-epochs learns from text, which --method " + effective_method() + " does not read");
   if (nblocks > 1 && !tunes())
     found.push_back("--nblocks tunes blocks together, and nothing is tuned here; leave it out");
-  if (awq && effective_method() == "rtn")
-    found.push_back("--awq reads text, which --method rtn does not; use --method opt-rtn");
-  if (formats.empty()) found.push_back("--format names no format");
+  if (awq && !reads_text(effective_method()))
+    found.push_back("--awq reads text, which --method " + effective_method() +
+                    " does not; use --method opt-rtn");
   if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");
   try {
     parse_blocks(blocks, int64_t{1} << 40);

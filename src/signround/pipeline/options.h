@@ -2,12 +2,16 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "signround/base/fields.h"
 #include "signround/quant/scheme.h"
 
 namespace signround {
+
+// Whether a method looks at calibration text: all but those that round weights by themselves.
+bool reads_text(std::string_view method);
 
 // Defaults are AutoRound's. The field list is the list of flags (docs of each: the help texts), of
 // the record in signround.json, and of what a continued run must agree with.
@@ -18,7 +22,7 @@ struct QuantizeOptions {
   int64_t group_size = 0;
   std::string symmetry;
   std::string scale_dtype = "float16";
-  std::vector<std::string> formats = {"auto_round"};
+  std::vector<std::string> formats;
   std::string method = "signround";
   std::string recipe = "autoround";
   int iters = -1;  // -1, and 0 or "" below: as the recipe has it
@@ -32,6 +36,7 @@ struct QuantizeOptions {
   bool awq = false;
   double damp = 0.01;
   bool act_order = true;
+  bool bnb_double_quant = true;
   bool enable_minmax_tuning = true;
   bool enable_quanted_input = true;
   bool not_use_best_mse = false;
@@ -65,7 +70,8 @@ struct QuantizeOptions {
        .aliases = {"output_dir", "out"},
        .value = "OUT"});
     v("format", formats,
-      {.help = "checkpoint formats, comma-separated: auto_round, gptq, gptq_v2, awq, fake",
+      {.help = "checkpoint formats, comma-separated: auto_round (the default), gptq, gptq_v2, awq, "
+               "bnb (the default and only packed one of --method nf4), fake",
        .aliases = {"formats"},
        .value = "LIST",
        .spellings = {{"auto_gptq", "gptq"},
@@ -133,8 +139,8 @@ struct QuantizeOptions {
        .value = "RANGE"});
     v("method", method,
       {.help = "signround (tuned), gptq (column by column by second moments), opt-rtn (searched "
-               "scales), rtn (round to nearest)",
-       .choices = {"signround", "gptq", "opt-rtn", "rtn"},
+               "scales), rtn (round to nearest), nf4 (bitsandbytes' 16 levels in blocks of 64)",
+       .choices = {"signround", "gptq", "opt-rtn", "rtn", "nf4"},
        .value = "NAME",
        .group = "Method:",
        .spellings = {{"auto_round", "signround"}, {"opt_rtn", "opt-rtn"}}});
@@ -209,6 +215,8 @@ struct QuantizeOptions {
     v("act_order", act_order,
       {.help = "gptq: round the columns with the largest inputs first; groups stay where they are",
        .aliases = {"desc_act"}});
+    v("bnb_double_quant", bnb_double_quant,
+      {.help = "nf4: store the scales of blocks in 8 bits, 4.13 instead of 4.5 bits per weight"});
     v("dataset", dataset,
       {.help = "calibration text: a .jsonl, .json, .txt or .parquet file, a data set's name, or "
                "'default' (built in)",
@@ -275,8 +283,10 @@ struct QuantizeOptions {
   std::string chosen_schemes;  // no flag: what mixed precision chose, as layer_config
   bool mixed() const { return avg_bits > 0 || !size.empty(); }
   bool keeps_best() const { return scales != "free" && !not_use_best_mse; }  // of resolved ones
-  // Grid of every layer, from scheme, bits, group_size and symmetry.
+  // Grid of every layer, from scheme, bits, group_size and symmetry, or that of nf4.
   QuantScheme quant_scheme() const;
+  // formats, or the one that the method has where none is named.
+  std::vector<std::string> chosen_formats() const;
   bool tunes() const { return method == "signround" && iters != 0; }
   std::string effective_method() const {
     if (method != "signround" || iters != 0) return method;

@@ -151,5 +151,38 @@ TEST(QuantizeOptions, ListsAllProblemsAtOnce) {
   EXPECT_EQ(problems_of(bad), "");
 }
 
+TEST(QuantizeOptions, Nf4HasItsOwnSchemeAndFormat) {
+  QuantizeOptions good;
+  good.output = "out";
+  EXPECT_EQ(good.resolved().formats, std::vector<std::string>{"auto_round"});
+  good.method = "nf4";
+  EXPECT_EQ(problems_of(good), "");
+  EXPECT_EQ(good.resolved().formats, std::vector<std::string>{"bnb"});
+  EXPECT_EQ(describe(good.quant_scheme()), "NF4 b64 double");
+  good.bnb_double_quant = false;
+  EXPECT_EQ(describe(good.quant_scheme()), "NF4 b64");
+  good.bits = 4, good.group_size = 64, good.formats = {"fake", "bnb"};
+  EXPECT_EQ(problems_of(good), "") << "what it has anyway";
+
+  const auto refused = [&](const char* expected, const std::function<void(QuantizeOptions&)>& set) {
+    QuantizeOptions bad = good;
+    set(bad);
+    EXPECT_EQ(bad.problems().size(), 1u) << problems_of(bad);
+    EXPECT_NE(problems_of(bad).find(expected), std::string::npos) << problems_of(bad);
+  };
+  refused("has 4 bits", [](QuantizeOptions& o) { o.bits = 8; });
+  refused("has blocks of 64", [](QuantizeOptions& o) { o.group_size = 128; });
+  refused("scheme of its own", [](QuantizeOptions& o) { o.scheme = "W2A16"; });
+  refused("--symmetry asym", [](QuantizeOptions& o) { o.symmetry = "asym"; });
+  refused("has float32 scales", [](QuantizeOptions& o) { o.scale_dtype = "bfloat16"; });
+  refused("use --ignore-layers", [](QuantizeOptions& o) { o.layer_config = "{}"; });
+  refused("does not read", [](QuantizeOptions& o) { o.avg_bits = 3; });
+  refused("does not read", [](QuantizeOptions& o) { o.e2e_epochs = 1; });
+  refused("use --method opt-rtn", [](QuantizeOptions& o) { o.awq = true; });
+  refused("--format gptq", [](QuantizeOptions& o) { o.formats = {"gptq", "bnb"}; });
+  for (const char* method : {"signround", "gptq", "opt-rtn", "rtn"})
+    refused("use --method nf4", [&](QuantizeOptions& o) { o.method = method; });
+}
+
 }  // namespace
 }  // namespace signround

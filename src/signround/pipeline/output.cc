@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/hash.h"
+#include "signround/formats/decode_bnb.h"
 #include "signround/io/atomic_file.h"
 #include "signround/ops/convert.h"
 #include "signround/quant/rtn.h"
@@ -61,15 +62,29 @@ SafetensorsFile& OutputFolder::reader(size_t shard) {
 OutputFolder::Written OutputFolder::write_layer(const FormatLayer& layer, QuantizedLinear linear) {
   Written result;
   result.rewritten_groups = plan_.format->prepare(linear);
-  std::string hashes;
-  for (const PackedTensor& tensor : plan_.format->pack(layer, linear)) {
-    shards_[shard_of(tensor.info.name)].write(tensor.info.name, tensor.bytes);
-    hashes += hex(xxh3(tensor.bytes));
-  }
-  result.hash = xxh3(hashes);
+  result.hash = write_packed(layer, plan_.format->pack(layer, linear));
   compare(layer, linear);
   mark_layer_written(layer, result.hash);
   return result;
+}
+
+OutputFolder::Written OutputFolder::write_layer(const FormatLayer& layer, const Nf4Linear& linear) {
+  Written result;
+  result.hash = write_packed(layer, plan_.format->pack_nf4(layer, linear));
+  compare(layer, linear);
+  mark_layer_written(layer, result.hash);
+  return result;
+}
+
+uint64_t OutputFolder::write_packed(const FormatLayer& layer,
+                                    const std::vector<PackedTensor>& packed) {
+  require(!packed.empty(), "output", "internal: nothing was packed of ", layer.name);
+  std::string hashes;
+  for (const PackedTensor& tensor : packed) {
+    shards_[shard_of(tensor.info.name)].write(tensor.info.name, tensor.bytes);
+    hashes += hex(xxh3(tensor.bytes));
+  }
+  return xxh3(hashes);
 }
 
 void OutputFolder::mark_layer_written(const FormatLayer& layer, uint64_t hash) {
@@ -101,14 +116,13 @@ RawTensor raw_tensor(SafetensorsFile& file, const std::string& name) {
 }  // namespace
 
 RawLayer OutputFolder::raw_layer(const FormatLayer& layer) {
-  RawLayer raw{.name = layer.name, .qweight = {}, .qzeros = {}, .scales = {}, .g_idx = {}};
-  for (const auto& info : plan_.format->tensors(layer)) {
-    const RawTensor tensor = raw_tensor(reader(shard_of(info.name)), info.name);
-    if (info.name.ends_with(".qweight")) raw.qweight = tensor;
-    if (info.name.ends_with(".qzeros")) raw.qzeros = tensor;
-    if (info.name.ends_with(".scales")) raw.scales = tensor;
-    if (info.name.ends_with(".g_idx")) raw.g_idx = tensor;
-  }
+  RawLayer raw;
+  raw.name = layer.name;
+  const auto parts = parts_of(plan_.format->packing());
+  for (const auto& info : plan_.format->tensors(layer))
+    for (const Part& part : parts)
+      if (info.name == layer.name + std::string(part.suffix))
+        raw.*part.tensor = raw_tensor(reader(shard_of(info.name)), info.name);
   return raw;
 }
 
@@ -130,53 +144,71 @@ void OutputFolder::read_weight(const FormatLayer& layer, float* weight) {
     release(layer);
     return;
   }
-  dequantize(decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)), weight);
+  dequantize_rows(plan_.format->packing(), layer.scheme, raw_layer(layer), 0, layer.out, weight);
   release(layer);
 }
 
 QuantizedLinear OutputFolder::read_linear(const FormatLayer& layer) {
-  require(plan_.format->packing() != Packing::kNone, "output", "internal: ", plan_.format->name(),
-          " holds no integers");
+  require(plan_.format->packing() != Packing::kNone && plan_.format->packing() != Packing::kBnb,
+          "output", "internal: ", plan_.format->name(), " holds no integers");
   QuantizedLinear linear =
       decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
   release(layer);
   return linear;
 }
 
+template <class Values>
+void OutputFolder::compare_values(const FormatLayer& layer, const Values& found,
+                                  const Values& tuned, int64_t cols, const char* what) const {
+  if (found == tuned) return;
+  const auto differ = [&](int64_t row, int64_t col, double got, double expected,
+                          const char* of_what) {
+    fail(ErrorKind::kInternal, "read back", layer.name, " in ", folder_.string(), ": ", of_what,
+         " of row ", row, ", column ", col, " is ", got, ", ", expected, " was tuned");
+  };
+  if (found.size() != tuned.size())
+    differ(0, 0, double(found.size()), double(tuned.size()), "the number of values");
+  const auto at = std::mismatch(found.begin(), found.end(), tuned.begin()).first - found.begin();
+  differ(at / cols, at % cols, found[static_cast<size_t>(at)], tuned[static_cast<size_t>(at)],
+         what);
+}
+
+// Of the format that holds weights, not codes.
+template <class Linear>
+void OutputFolder::compare_weights(const FormatLayer& layer, const Linear& linear) {
+  std::vector<float> found(static_cast<size_t>(layer.out * layer.in)), tuned(found.size());
+  read_weight(layer, found.data());
+  dequantize(linear, tuned.data());
+  for (float& w : tuned)
+    w = layer.dtype == DType::kBF16  ? round_to_bf16(w)
+        : layer.dtype == DType::kF16 ? round_to_f16(w)
+                                     : w;
+  compare_values(layer, found, tuned, layer.in, "the weight");
+}
+
 void OutputFolder::compare(const FormatLayer& layer, const QuantizedLinear& linear) {
-  const auto differ = [&](int64_t row, int64_t col, double found, double expected,
-                          const char* what) {
-    fail(ErrorKind::kInternal, "read back", layer.name, " in ", folder_.string(), ": ", what,
-         " of row ", row, ", column ", col, " is ", found, ", ", expected, " was tuned");
-  };
-  if (plan_.format->packing() == Packing::kNone) {
-    std::vector<float> found(static_cast<size_t>(layer.out * layer.in)), expected(found.size());
-    read_weight(layer, found.data());
-    dequantize(linear, expected.data());
-    for (size_t i = 0; i < found.size(); ++i) {
-      const float rounded = layer.dtype == DType::kBF16  ? round_to_bf16(expected[i])
-                            : layer.dtype == DType::kF16 ? round_to_f16(expected[i])
-                                                         : expected[i];
-      if (found[i] != rounded)
-        differ(static_cast<int64_t>(i) / layer.in, static_cast<int64_t>(i) % layer.in, found[i],
-               rounded, "the weight");
-    }
-    return;
-  }
-  const QuantizedLinear found =
-      decode_linear(plan_.format->packing(), layer.scheme, raw_layer(layer)).linear;
-  release(layer);
+  if (plan_.format->packing() == Packing::kNone) return compare_weights(layer, linear);
+  const QuantizedLinear found = read_linear(layer);
   const int64_t groups = linear.groups();
-  const auto check = [&](const auto& got, const auto& want, int64_t cols, const char* what) {
-    if (got == want) return;
-    if (got.size() != want.size())
-      differ(0, 0, double(got.size()), double(want.size()), "the number of values");
-    const auto at = std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
-    differ(at / cols, at % cols, got[static_cast<size_t>(at)], want[static_cast<size_t>(at)], what);
-  };
-  check(found.codes, linear.codes, layer.in, "the code");
-  check(found.scales, linear.scales, groups, "the group's scale");
-  check(found.zeros, linear.zeros, groups, "the group's zero point");
+  compare_values(layer, found.codes, linear.codes, layer.in, "the code");
+  compare_values(layer, found.scales, linear.scales, groups, "the group's scale");
+  compare_values(layer, found.zeros, linear.zeros, groups, "the group's zero point");
+}
+
+void OutputFolder::compare(const FormatLayer& layer, const Nf4Linear& linear) {
+  if (plan_.format->packing() == Packing::kNone) return compare_weights(layer, linear);
+  const Nf4Linear found = decode_bnb(raw_layer(layer));
+  release(layer);
+  const int64_t all = linear.blocks();  // blocks know no rows
+  compare_values(layer, found.codes, linear.codes, layer.in, "the code");
+  compare_values(layer, found.magnitudes, linear.magnitudes, all, "the block's magnitude");
+  if (!linear.nested && !found.nested) return;
+  require(linear.nested && found.nested, "read back", "internal: ", layer.name, " in ",
+          folder_.string(), " was written with and read without nested scales, or the other way");
+  compare_values(layer, found.nested->codes, linear.nested->codes, all, "the magnitude's code");
+  compare_values(layer, found.nested->scales, linear.nested->scales, all, "the nested scale");
+  compare_values(layer, std::vector{found.nested->offset}, std::vector{linear.nested->offset}, 1,
+                 "the nested offset");
 }
 
 void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {

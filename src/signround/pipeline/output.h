@@ -30,6 +30,7 @@ class OutputFolder {
   // compares every integer, scale and zero point: Error{kInternal} names layer, row and column of
   // the first difference.
   Written write_layer(const FormatLayer& layer, QuantizedLinear linear);
+  Written write_layer(const FormatLayer& layer, const Nf4Linear& linear);
   // Hash of what the file holds for the layer.
   uint64_t hash_of(const FormatLayer& layer);
   // The weight that the file holds for a quantized layer, (out, in) f32.
@@ -56,7 +57,16 @@ class OutputFolder {
   std::filesystem::path shard_path(size_t shard) const;
   RawLayer raw_layer(const FormatLayer& layer);
   void release(const FormatLayer& layer);
+  // Writes what a layer became, and returns its hash.
+  uint64_t write_packed(const FormatLayer& layer, const std::vector<PackedTensor>& packed);
   void compare(const FormatLayer& layer, const QuantizedLinear& linear);
+  void compare(const FormatLayer& layer, const Nf4Linear& linear);
+  template <class Linear>
+  void compare_weights(const FormatLayer& layer, const Linear& linear);
+  // Error{kInternal} for the first value that is not what was tuned; `cols` values make a row.
+  template <class Values>
+  void compare_values(const FormatLayer& layer, const Values& found, const Values& tuned,
+                      int64_t cols, const char* what) const;
 
   FormatPlan plan_;
   std::filesystem::path folder_;

@@ -63,7 +63,7 @@ struct Plan {
   MemoryLedger memory;
   double seconds = 0;      // estimate of the whole run
   int64_t disk_bytes = 0;  // of all formats
-  bool needs_calibration() const { return method != "rtn"; }
+  bool needs_calibration() const { return reads_text(method); }
   bool tunes() const { return method == "signround"; }
   // Each block sees what the quantized blocks before it give, beside what the original ones give.
   bool follows_quantized_model() const { return tunes() || method == "gptq"; }

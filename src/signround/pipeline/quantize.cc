@@ -156,7 +156,7 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
 
   CalibrationSet calibration;
   TokenMasks masks;
-  if (options.effective_method() != "rtn") {
+  if (reads_text(options.effective_method())) {
     const auto tokenizer = open_tokenizer(*source);
     calibration = calibrate(options, *source, *tokenizer);
     const int32_t pad = tokenizer->pad_id() == tokenizer->eos_id() ? -1 : tokenizer->pad_id();

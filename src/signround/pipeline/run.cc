@@ -242,8 +242,9 @@ double Run::quantized_forward(Program& program, const BlockWeights& weights) {
   return decibels(error, signal);
 }
 
-void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
-                const NonFinite& non_finite) {
+template <class Linear>
+void Run::write_to_outputs(const FormatLayer& layer, const Linear& linear,
+                           const NonFinite& non_finite) {
   if (non_finite.count > 0)
     degrade(fmt::format(
         "{}.weight holds {} values that are not finite, the first at row {}, column {}; their "
@@ -256,6 +257,15 @@ void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
       rewritten_ += written.rewritten_groups;
     }
   });
+}
+
+void Run::write(const FormatLayer& layer, const Nf4Linear& linear, const NonFinite& non_finite) {
+  write_to_outputs(layer, linear, non_finite);
+}
+
+void Run::write(const FormatLayer& layer, const QuantizedLinear& linear,
+                const NonFinite& non_finite) {
+  write_to_outputs(layer, linear, non_finite);
   const float floor = layer.scheme.scale_floor();
   const auto clamped = std::count_if(linear.scales.begin(), linear.scales.end(),
                                      [&](float s) { return std::abs(s) <= floor * 1.01f; });

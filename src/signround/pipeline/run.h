@@ -18,6 +18,7 @@
 #include "signround/pipeline/output.h"
 #include "signround/pipeline/plan.h"
 #include "signround/pipeline/report.h"
+#include "signround/quant/nf4.h"
 #include "signround/quant/non_finite.h"
 #include "signround/quant/tune.h"
 #include "signround/text/calibration.h"
@@ -61,8 +62,11 @@ class Run {
 
   void embed();
   void block(const BlockUnit& unit, bool selected, size_t order);
+  struct WeightError {  // sums of squares over every 16th row
+    double error = 0, signal = 0;
+  };
   BlockReport round_without_text(int64_t index);
-  QuantizedLinear round_to_nearest(const FormatLayer& layer, NonFinite& non_finite);
+  WeightError round_without_text(const FormatLayer& layer);
   void load(const Graph& graph, BlockWeights& weights);
   void observe(Program& program, Moments& moments);
   Moments observe_quantized(Program& program, const BlockWeights& weights);
@@ -74,6 +78,10 @@ class Run {
                                const Layers& layers);
   std::vector<float> hessian(Program& program, const BlockWeights& weights, const LinearsOp& op);
   void write(const FormatLayer& layer, const QuantizedLinear& linear, const NonFinite& non_finite);
+  void write(const FormatLayer& layer, const Nf4Linear& linear, const NonFinite& non_finite);
+  template <class Linear>
+  void write_to_outputs(const FormatLayer& layer, const Linear& linear,
+                        const NonFinite& non_finite);
   void use_written_weights(BlockWeights& weights, const Layers& layers);
   void put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows);
   void degrade(const std::string& what);

@@ -228,47 +228,65 @@ double Run::search_scales(const Layers& layers, const Moments& moments) {
   return decibels(error, signal);
 }
 
-// RTN reads no text and runs no block. The error is that of the weights, on every 16th row.
+// RTN and NF4 read no text and run no block. The error is that of the weights.
 BlockReport Run::round_without_text(int64_t index) {
-  double error = 0, signal = 0;
+  WeightError sum;
   for (const auto& layer : plan_.layers[static_cast<size_t>(index)]) {
     if (layer.scheme.bits == 16) continue;
     check_interrupted();
-    NonFinite non_finite;
-    const double bytes = 3.0 * static_cast<double>(layer.out * layer.in);  // bf16 in, codes out
-    const QuantizedLinear linear =
-        block_timings_.timed("round", bytes, [&] { return round_to_nearest(layer, non_finite); });
-    const int64_t group = layer.scheme.group(layer.in), groups = linear.groups();
-    std::vector<float> row(static_cast<size_t>(layer.in));
+    const WeightError of_layer = round_without_text(layer);
+    sum.error += of_layer.error, sum.signal += of_layer.signal;
+  }
+  return {.index = index, .error_db = decibels(sum.error, sum.signal)};
+}
+
+namespace {
+
+// use(w) with w: (out, in), from the mapped file where it holds aligned bf16, without a copy.
+template <class Use>
+auto with_weight(const Checkpoint& source, const FormatLayer& layer, Use&& use) {
+  check_linear(source, {layer.name, layer.out, layer.in, false});
+  if (layer.dtype == DType::kBF16) {
+    std::vector<std::byte> scratch;
+    const auto bytes = source.bytes(layer.name + ".weight", scratch);
+    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(BF16) == 0)
+      return use(reinterpret_cast<const BF16*>(bytes.data()));
+  }
+  const auto rows = read_linear(source, {layer.name, layer.out, layer.in, false});
+  return use(rows.data());
+}
+
+}  // namespace
+
+Run::WeightError Run::round_without_text(const FormatLayer& layer) {
+  NonFinite non_finite;
+  const double bytes = 3.0 * static_cast<double>(layer.out * layer.in);  // bf16 in, codes out
+  const auto rounded = [&](auto&& method) {
+    return block_timings_.timed("round", bytes, [&] {
+      return with_weight(source_, layer, [&](const auto* w) {
+        return method(w, layer.out, layer.in, layer.scheme, &non_finite);
+      });
+    });
+  };
+  const auto finish = [&](const auto& linear) {
+    WeightError sum;
+    std::vector<float> row(static_cast<size_t>(layer.in)), found(row.size());
     for (int64_t r = 0; r < layer.out; r += 16) {
       source_.read_f32(layer.name + ".weight", r, 1, row.data());
-      for (int64_t c = 0; c < layer.in; ++c) {
-        const double w = row[static_cast<size_t>(c)];
-        const size_t k = static_cast<size_t>(r * layer.in + c),
-                     g = static_cast<size_t>(r * groups + c / group);
-        if (!std::isfinite(w)) continue;
-        const double d = double(linear.scales[g]) * (linear.codes[k] - linear.zeros[g]) - w;
-        error += d * d, signal += w * w;
+      dequantize_row(linear, r, found.data());
+      for (size_t c = 0; c < row.size(); ++c) {
+        if (!std::isfinite(row[c])) continue;
+        const double w = row[c], d = found[c] - w;
+        sum.error += d * d, sum.signal += w * w;
       }
     }
     source_.release(layer.name + ".weight");
     write(layer, linear, non_finite);
-  }
-  return {.index = index, .error_db = decibels(error, signal)};
-}
-
-// From the mapped file where it holds aligned bf16, without a copy.
-QuantizedLinear Run::round_to_nearest(const FormatLayer& layer, NonFinite& non_finite) {
-  check_linear(source_, {layer.name, layer.out, layer.in, false});
-  if (layer.dtype == DType::kBF16) {
-    std::vector<std::byte> scratch;
-    const auto bytes = source_.bytes(layer.name + ".weight", scratch);
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(BF16) == 0)
-      return rtn(reinterpret_cast<const BF16*>(bytes.data()), layer.out, layer.in, layer.scheme,
-                 &non_finite);
-  }
-  const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
-  return rtn(rows.data(), layer.out, layer.in, layer.scheme, &non_finite);
+    return sum;
+  };
+  if (layer.scheme.levels == Levels::kNf4)
+    return finish(rounded([](auto... arguments) { return nf4(arguments...); }));
+  return finish(rounded([](auto... arguments) { return rtn(arguments...); }));
 }
 
 // The head: scales searched with the second moments of its own inputs, which are the last block's
@@ -297,12 +315,8 @@ void Run::outside_layers() {
     }
     search_scales(plan_.outside, moments);
   } else {
-    for (const auto& layer : plan_.outside) {
-      if (layer.scheme.bits == 16) continue;
-      NonFinite non_finite;
-      const QuantizedLinear linear = round_to_nearest(layer, non_finite);
-      write(layer, linear, non_finite);
-    }
+    for (const auto& layer : plan_.outside)
+      if (layer.scheme.bits < 16) round_without_text(layer);
   }
 }
 
