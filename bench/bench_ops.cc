@@ -1,4 +1,5 @@
-// The row operations at the shapes of SmolLM2-135M and Llama-3-8B. They read and write each value
+// The products of linear layers and the row operations at the shapes of SmolLM2-135M,
+// Qwen2.5-1.5B and Llama-3-8B. Row operations read and write each value
 // once, so the rate is bytes moved per second, and `of_copy` is its share of what a copy of as many
 // bytes reaches here. Caches are as the repetition leaves them: warm for the small shapes, of no
 // use for the large ones.
@@ -16,6 +17,7 @@
 #include "signround/ops/add.h"
 #include "signround/ops/convert.h"
 #include "signround/ops/layer_norm.h"
+#include "signround/ops/matmul.h"
 #include "signround/ops/mse_loss.h"
 #include "signround/ops/rms_norm.h"
 #include "signround/ops/rope.h"
@@ -193,6 +195,55 @@ void run_xent(benchmark::State& state, int64_t n, int64_t vocab) {
   measure(state, n * vocab * 4, [&] { xent_fwd(n, vocab, d.x(), {}, rows); });
 }
 
+// The three products of a linear layer with `out` rows of weights, for `rows` tokens. `of_probe` is
+// the share of what the probe measured that chooses the precision.
+struct LayerShape {
+  int64_t rows, in, out;
+};
+constexpr LayerShape kLayers[] = {{1024, 576, 960},   {1024, 576, 576},    {1024, 576, 3072},
+                                  {1024, 1536, 576},  {4096, 576, 3072},   {4096, 1536, 576},
+                                  {1024, 1536, 2048}, {1024, 1536, 17920}, {2048, 4096, 6144},
+                                  {2048, 4096, 4096}, {2048, 4096, 28672}, {2048, 14336, 4096}};
+
+MatmulSpec forward_product(LayerShape s) {
+  return {
+      .m = s.rows, .n = s.out, .k = s.in, .trans_b = true, .lda = s.in, .ldb = s.in, .ldc = s.out};
+}
+MatmulSpec input_gradient_product(LayerShape s) {
+  return {.m = s.rows, .n = s.in, .k = s.out, .lda = s.out, .ldb = s.in, .ldc = s.in};
+}
+MatmulSpec weight_gradient_product(LayerShape s) {
+  return {
+      .m = s.out, .n = s.in, .k = s.rows, .trans_a = true, .lda = s.out, .ldb = s.in, .ldc = s.in};
+}
+
+void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
+  spec.in = dtype;
+  const auto filled = [&](int64_t values) {
+    Buffer x(values * size_of(dtype));
+    const auto row = testing::random_normal(4096, 1);
+    for (int64_t i = 0; i < values; i += 4096)
+      convert(1, std::min<int64_t>(4096, values - i), {row.data(), DType::kF32, 4096},
+              {x.as<char>() + i * size_of(dtype), dtype, 4096});
+    return x;
+  };
+  const Buffer a = filled(spec.m * spec.k), b = filled(spec.k * spec.n);
+  Buffer c(spec.m * spec.n * 4);
+  const auto plan = make_matmul(spec);
+  const auto run = [&] { plan->run(a.data(), b.data(), nullptr, c.as<float>()); };
+  run();
+  double best = 1e9;
+  for (auto _ : state) {
+    const double seconds = seconds_of(run);
+    best = std::min(best, seconds);
+    state.SetIterationTime(seconds);
+  }
+  const double rate = 2.0 * double(spec.m) * double(spec.n) * double(spec.k) / best;
+  state.counters["GFLOP/s"] = rate * 1e-9;
+  state.counters["of_probe"] =
+      rate / (dtype == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32);
+}
+
 void register_all() {
   auto add_one = [](const std::string& name, auto body) {
     benchmark::RegisterBenchmark(name.c_str(), body)
@@ -212,6 +263,21 @@ void register_all() {
     add_one("embedding/bf16_table" + size,
             [s](benchmark::State& state) { run_embedding(state, s); });
   }
+  for (LayerShape s : kLayers)
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      const std::string size = (dtype == DType::kF32 ? "/f32/" : "/bf16/") +
+                               std::to_string(s.rows) + "x" + std::to_string(s.in) + "x" +
+                               std::to_string(s.out);
+      add_one("product_fwd" + size, [s, dtype](benchmark::State& state) {
+        run_product(state, forward_product(s), dtype);
+      });
+      add_one("product_d_x" + size, [s, dtype](benchmark::State& state) {
+        run_product(state, input_gradient_product(s), dtype);
+      });
+      add_one("product_d_w" + size, [s, dtype](benchmark::State& state) {
+        run_product(state, weight_gradient_product(s), dtype);
+      });
+    }
   add_one("xent_fwd/64x49152", [](benchmark::State& state) { run_xent(state, 64, 49152); });
   add_one("kl_fwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, false); });
   add_one("kl_bwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, true); });

@@ -16,8 +16,21 @@ struct MatmulKernel {
   std::unique_ptr<MatmulPlan> (*make)(const MatmulSpec& spec);
 };
 
+constexpr MatmulKernel kBf16Kernels[] = {{"amx", kernels::why_not_matmul_amx, kernels::matmul_amx},
+                                         {"onednn", runs_always, kernels::matmul_onednn},
+                                         {"ref", runs_always, kernels::matmul_ref}};
 constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_onednn},
                                      {"ref", runs_always, kernels::matmul_ref}};
+
+// Packing B costs about as much as multiplying it with this many rows: with fewer, oneDNN, which
+// reads B where it lies.
+constexpr int64_t kAmxRows = 32;
+
+const MatmulKernel& kernel_for(DType in, int64_t rows) {
+  if (in == DType::kBF16 && (rows >= kAmxRows || kernel_forced("amx")))
+    return pick_kernel("matmul", kBf16Kernels);
+  return pick_kernel("matmul", kKernels);
+}
 
 // A product whose rate is measured.
 class Probe {
@@ -72,10 +85,12 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);
   if (s.device.kind == Device::Kind::kCuda) return kernels::matmul_cuda(s);
-  return pick_kernel("matmul", kKernels).make(s);
+  return kernel_for(s.in, s.m).make(s);
 }
 
-std::string matmul_kernel_name() { return std::string(pick_kernel("matmul", kKernels).name); }
+std::string matmul_kernel_name(DType in, int64_t rows) {
+  return std::string(kernel_for(in, rows).name);
+}
 
 const ComputeRates& compute_rates() {
   static const ComputeRates rates = measure_rates();

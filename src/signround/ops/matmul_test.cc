@@ -1,20 +1,35 @@
 #include "signround/ops/matmul.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "signround/base/error.h"
+#include "signround/base/parallel.h"
 #include "signround/kernels/cuda.h"
+#include "signround/kernels/dispatch.h"
 #include "signround/testing/random.h"
 
 namespace signround {
 namespace {
 
+// Random values are slow to make: from a prime number on they repeat, at another column each row.
+std::vector<float> repeated_normal(int64_t n, uint64_t seed) {
+  constexpr int64_t kPeriod = 4099;
+  auto values = testing::random_normal(std::min(n, kPeriod), seed);
+  values.reserve(static_cast<size_t>(n));
+  while (static_cast<int64_t>(values.size()) < n)
+    values.push_back(values[values.size() - static_cast<size_t>(kPeriod)]);
+  return values;
+}
+
 struct Operand {
   std::vector<float> f32;
   std::vector<BF16> bf16;
-  Operand(int64_t n, uint64_t seed) : f32(testing::random_normal(n, seed)) {
+  Operand(int64_t n, uint64_t seed) : f32(repeated_normal(n, seed)) {
     for (float& v : f32) {
       bf16.push_back(to_bf16(v));
       v = to_f32(bf16.back());
@@ -26,6 +41,37 @@ struct Operand {
   }
 };
 
+using MakePlan = std::unique_ptr<MatmulPlan> (*)(const MatmulSpec&);
+
+std::unique_ptr<MatmulPlan> in_small_strips(const MatmulSpec& spec) {
+  return kernels::matmul_amx(spec, {.k = 64, .bytes = 2 * 2 * 2048});  // 2 panels of 2 tiles
+}
+
+// One product of the kernel and of the definition, with rows that lie apart from each other.
+void expect_the_definition(MakePlan make, MatmulSpec s, int64_t gap_a = 3) {
+  s.lda = (s.trans_a ? s.m : s.k) + gap_a, s.ldb = (s.trans_b ? s.k : s.n) + 5, s.ldc = s.n + 2;
+  const Operand a((s.trans_a ? s.k : s.m) * s.lda, 1), b((s.trans_b ? s.n : s.k) * s.ldb, 2);
+  const auto bias = testing::random_normal(s.n, 3);
+  auto want = repeated_normal(s.m * s.ldc, 4), got = want;
+  kernels::matmul_ref(s)->run(a.data(s.in), b.data(s.in), bias.data(), want.data());
+  make(s)->run(a.data(s.in), b.data(s.in), bias.data(), got.data());
+  // Products of bf16 values are exact in f32, so in both types only the k + 2 sums round, each by
+  // eps/2 of a partial sum that is below k * max|a| * max|b| + 10 (values here are below 5).
+  const double tolerance = 6e-8 * double(s.k + 2) * (25.0 * double(s.k) + 10);
+  for (size_t i = 0; i < got.size(); ++i) {
+    // Between the rows nothing may be written.
+    const bool inside = static_cast<int64_t>(i) % s.ldc < s.n;
+    ASSERT_NEAR(got[i], want[i], inside ? tolerance : 0)
+        << "at " << i << " m " << s.m << " n " << s.n << " k " << s.k << " transposed " << s.trans_a
+        << s.trans_b << " accumulate " << s.accumulate << " bias " << s.bias;
+  }
+}
+
+MatmulSpec with_flags(MatmulSpec s, int flags) {
+  s.trans_a = flags & 1, s.trans_b = flags & 2, s.accumulate = flags & 4, s.bias = flags & 8;
+  return s;
+}
+
 TEST(Matmul, OnednnMatchesTheDefinitionForAllLayouts) {
   int cases = 0;
   for (DType dtype : {DType::kF32, DType::kBF16})
@@ -33,25 +79,119 @@ TEST(Matmul, OnednnMatchesTheDefinitionForAllLayouts) {
       for (int64_t n : {1, 16, 40})
         for (int64_t k : {1, 31, 64})
           for (int flags = 0; flags < 16; ++flags) {
-            MatmulSpec s{.m = m, .n = n, .k = k, .in = dtype};
-            s.trans_a = flags & 1, s.trans_b = flags & 2, s.accumulate = flags & 4,
-            s.bias = flags & 8;
-            s.lda = (s.trans_a ? m : k) + 3, s.ldb = (s.trans_b ? k : n) + 5, s.ldc = n + 2;
-            const Operand a((s.trans_a ? k : m) * s.lda, 1), b((s.trans_b ? n : k) * s.ldb, 2);
-            const auto bias = testing::random_normal(n, 3);
-            auto want = testing::random_normal(m * s.ldc, 4), got = want;
-            kernels::matmul_ref(s)->run(a.data(dtype), b.data(dtype), bias.data(), want.data());
-            kernels::matmul_onednn(s)->run(a.data(dtype), b.data(dtype), bias.data(), got.data());
-            // Products of bf16 values are exact in f32, so in both types only the k + 2 sums round,
-            // each by eps/2 of a partial sum that is below k * max|a| * max|b| + 10 (values here
-            // are below 5).
-            const double tolerance = 6e-8 * double(k + 2) * (25.0 * double(k) + 10);
-            for (size_t i = 0; i < got.size(); ++i)
-              ASSERT_NEAR(got[i], want[i], tolerance)
-                  << "m " << m << " n " << n << " k " << k << " flags " << flags;
+            expect_the_definition(kernels::matmul_onednn,
+                                  with_flags({.m = m, .n = n, .k = k, .in = dtype}, flags));
             ++cases;
           }
   EXPECT_EQ(cases, 2 * 27 * 16);
+}
+
+// Sizes on both sides of a half panel, a panel, and a pair of values of k; k beyond a block.
+TEST(Matmul, AmxMatchesTheDefinitionForAllLayouts) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  for (int64_t m : {1, 16, 17, 32, 70})
+    for (int64_t n : {1, 16, 31, 32, 65})
+      for (int64_t k : {1, 2, 31, 32, 33, 64})
+        for (int flags = 0; flags < 16; ++flags)
+          expect_the_definition(kernels::matmul_amx,
+                                with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
+  for (int flags = 0; flags < 16; ++flags)
+    expect_the_definition(kernels::matmul_amx,
+                          with_flags({.m = 70, .n = 65, .k = 700, .in = DType::kBF16}, flags));
+}
+
+// Rows of whole cache lines, close to each other or as far that they collide in the first cache.
+TEST(Matmul, AmxMatchesTheDefinitionWhereRowsOfAAreAligned) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  for (int64_t gap : {0, 32, 2048})
+    for (int64_t m : {1, 31, 32, 64, 70})
+      for (int64_t k : {32, 64, 608})
+        for (int flags = 0; flags < 16; ++flags)
+          expect_the_definition(kernels::matmul_amx,
+                                with_flags({.m = m, .n = 33, .k = k, .in = DType::kBF16}, flags),
+                                gap);
+}
+
+// Packed in strips of 64 x 64; A in place too.
+TEST(Matmul, AmxMatchesTheDefinitionInStrips) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  for (int64_t m : {70, 130})
+    for (int64_t n : {64, 140})
+      for (int64_t k : {64, 160})
+        for (int flags = 0; flags < 16; ++flags)
+          for (int64_t gap : {3, 32})
+            expect_the_definition(in_small_strips,
+                                  with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags),
+                                  gap);
+}
+
+// Values whose last byte is the last one of a page, behind which nothing may be read.
+class AtTheEndOfAPage {
+ public:
+  explicit AtTheEndOfAPage(const std::vector<BF16>& values)
+      : bytes_(values.size() * sizeof(BF16)), room_((bytes_ + kPage - 1) / kPage * kPage) {
+    map_ = static_cast<char*>(
+        mmap(nullptr, room_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(map_ + room_, kPage, PROT_NONE);
+    std::memcpy(map_ + room_ - bytes_, values.data(), bytes_);
+  }
+  ~AtTheEndOfAPage() { munmap(map_, room_ + kPage); }
+  AtTheEndOfAPage(const AtTheEndOfAPage&) = delete;
+  const void* data() const { return map_ + room_ - bytes_; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t bytes_, room_;
+  char* map_;
+};
+
+TEST(Matmul, AmxReadsNothingBehindItsOperands) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  for (int64_t m : {1, 16, 33, 64})
+    for (int64_t n : {1, 17, 32, 63})
+      for (int64_t k : {1, 31, 64})
+        for (int flags = 0; flags < 4; ++flags) {
+          MatmulSpec s = with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags);
+          s.lda = s.trans_a ? m : k, s.ldb = s.trans_b ? k : n, s.ldc = n;
+          const Operand a(m * k, 1), b(k * n, 2);
+          std::vector<float> want(static_cast<size_t>(m * n)), got(want.size());
+          kernels::matmul_amx(s)->run(a.bf16.data(), b.bf16.data(), nullptr, want.data());
+          const AtTheEndOfAPage last_a(a.bf16), last_b(b.bf16);
+          kernels::matmul_amx(s)->run(last_a.data(), last_b.data(), nullptr, got.data());
+          EXPECT_EQ(got, want);
+        }
+}
+
+TEST(Matmul, AmxGivesTheSameBitsForAnyNumberOfThreads) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  const MatmulSpec s{.m = 300,
+                     .n = 200,
+                     .k = 700,
+                     .in = DType::kBF16,
+                     .trans_a = true,
+                     .lda = 300,
+                     .ldb = 200,
+                     .ldc = 200};
+  const Operand a(700 * 300, 1), b(700 * 200, 2);
+  std::vector<float> want;
+  for (int threads : {1, 2, 3, 7}) {
+    set_num_threads(threads);
+    std::vector<float> got(300 * 200);
+    kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, got.data());
+    if (want.empty()) want = got;
+    EXPECT_EQ(got, want) << threads << " threads";
+  }
+  set_num_threads(0);
+}
+
+TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
+  if (forced_kernel().empty()) {
+    const bool tiles = kernels::why_not_matmul_amx() == nullptr;
+    EXPECT_EQ(matmul_kernel_name(DType::kBF16, 1024), tiles ? "amx" : "onednn");
+    EXPECT_EQ(matmul_kernel_name(DType::kBF16, 1), "onednn");
+    EXPECT_EQ(matmul_kernel_name(DType::kF32, 1024), "onednn");
+  }
+  EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
 }
 
 TEST(Matmul, GivesTheSameBitsEveryTime) {

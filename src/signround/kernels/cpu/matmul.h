@@ -33,5 +33,15 @@ class MatmulPlan {
 std::unique_ptr<MatmulPlan> matmul_ref(const MatmulSpec& spec);
 // oneDNN's matmul primitive; compiles with 2.x and 3.x.
 std::unique_ptr<MatmulPlan> matmul_onednn(const MatmulSpec& spec);
+// bf16 operands, packed at each run, through the tile registers of x86 CPUs (AMX). The sums of a value of C come in the
+// same order for any number of threads. Error{kUnsupported} where why_not_matmul_amx() gives a reason.
+std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec);
+// Both operands are packed strip by strip: at most `k` values of k, and then as many rows of A, or columns of B, as fit
+// in `bytes`. A product of a usual size has one strip.
+struct AmxStrip {
+  int64_t k = 4096, bytes = int64_t{16} << 20;
+};
+std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& strip);
+const char* why_not_matmul_amx();  // nullptr where it can run here, else the reason
 
 }  // namespace signround::kernels

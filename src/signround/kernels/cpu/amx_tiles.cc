@@ -1,0 +1,199 @@
+#include "signround/kernels/cpu/amx_tiles.h"
+
+#if defined(__x86_64__)
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// GCC 12 takes the undefined lanes inside its own intrinsics for a mistake of their callers.
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+// Instructions beyond the program's own set are allowed function by function: nothing that other
+// files may call too is compiled with them.
+#define SIGNROUND_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
+#define SIGNROUND_AMX __attribute__((target("amx-tile,amx-bf16")))
+
+namespace signround::kernels::amx {
+namespace {
+
+const char* find_why_not() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return "the CPU is too old";
+  if (!(d >> 24 & 1) || !(d >> 22 & 1)) return "the CPU has no AMX tiles for bf16";
+  if (!(b >> 16 & 1) || !(b >> 30 & 1) || !(b >> 31 & 1)) return "the CPU has no AVX-512 F, BW, VL";
+  __get_cpuid(1, &a, &b, &c, &d);
+  if (!(c >> 27 & 1)) return "the system saves no extended registers";
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr unsigned kNeeded = 0x60000 | 0xe6;  // tiles, and all of AVX-512
+  if ((low & kNeeded) != kNeeded) return "the system saves no tile registers";
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0)
+    return "the system does not let this process use tile registers";
+  return nullptr;
+}
+
+SIGNROUND_AVX512 inline __attribute__((always_inline)) void transpose(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  // Afterwards lane l of r[4 i + j] holds column 4 l + j of rows 4 i to 4 i + 3.
+  for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512i even_top = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88),
+                  odd_top = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd),
+                  even_low = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88),
+                  odd_low = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
+    t[j] = _mm512_shuffle_i32x4(even_top, even_low, 0x88);
+    t[4 + j] = _mm512_shuffle_i32x4(odd_top, odd_low, 0x88);
+    t[8 + j] = _mm512_shuffle_i32x4(even_top, even_low, 0xdd);
+    t[12 + j] = _mm512_shuffle_i32x4(odd_top, odd_low, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+// The first n of 16 or 32 lanes; n may be negative or too large.
+inline uint32_t lanes(int64_t n, int of) {
+  if (n <= 0) return 0;
+  return n >= of ? uint32_t((uint64_t{1} << of) - 1) : (uint32_t{1} << n) - 1;
+}
+
+// One tile: 16 of the outer index from o, 32 of k from k. As k pairs times outer (a tile of B) or
+// as outer times k (a tile of A); the memory's own order decides which of them is a transposition
+// of 16 x 16 pairs.
+template <bool kMajor, bool kOuterFirst>
+SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Operand& x, int64_t o,
+                                                                      int64_t k, BF16* out) {
+  __m512i r[16];
+  if constexpr (kMajor) {  // rows of memory are values of k: two of them make the pairs
+    const auto wanted = static_cast<__mmask16>(lanes(x.outer - o, 16));
+    const BF16* row = x.data + k * x.stride + o;
+    for (int i = 0; i < 16; ++i, row += 2 * x.stride) {
+      const auto first = k + 2 * i < x.k ? wanted : __mmask16(0);
+      const auto second = k + 2 * i + 1 < x.k ? wanted : __mmask16(0);
+      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, row)),
+                    high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, row + x.stride));
+      r[i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    }
+  } else {
+    const __mmask32 wanted = lanes(x.k - k, 32);
+    const BF16* row = x.data + o * x.stride + k;
+    for (int i = 0; i < 16; ++i, row += x.stride)
+      r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
+  }
+  if constexpr (kMajor == kOuterFirst) transpose(r);
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kDepth, r[i]);
+}
+
+// Reads along the rows of memory.
+template <bool kMajor, bool kOuterFirst>
+SIGNROUND_AVX512 void pack(const Operand& x, int64_t begin, int64_t end, BF16* out) {
+  const int64_t depth = (x.k + kDepth - 1) / kDepth;
+  const auto pack_step = [&](int64_t panel, int64_t step) SIGNROUND_AVX512 {
+    BF16* to = out + (panel * depth + step) * kStep;
+    pack_tile<kMajor, kOuterFirst>(x, panel * kPanel, step * kDepth, to);
+    pack_tile<kMajor, kOuterFirst>(x, panel * kPanel + 16, step * kDepth, to + kStep / 2);
+  };
+  if constexpr (kMajor) {
+    for (int64_t step = 0; step < depth; ++step)
+      for (int64_t panel = begin; panel < end; ++panel) pack_step(panel, step);
+  } else {
+    for (int64_t panel = begin; panel < end; ++panel)
+      for (int64_t step = 0; step < depth; ++step) pack_step(panel, step);
+  }
+}
+
+}  // namespace
+
+const char* why_not() noexcept {
+  static const char* const reason = find_why_not();
+  return reason;
+}
+
+void pack_a(const Operand& a, int64_t begin, int64_t end, BF16* out) noexcept {
+  a.k_major ? pack<true, true>(a, begin, end, out) : pack<false, true>(a, begin, end, out);
+}
+
+void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept {
+  b.k_major ? pack<true, false>(b, begin, end, out) : pack<false, false>(b, begin, end, out);
+}
+
+SIGNROUND_AMX void start() noexcept {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  asm volatile("" : : "r"(&config) : "memory");
+  _tile_loadconfig(&config);
+}
+
+SIGNROUND_AMX void stop() noexcept { _tile_release(); }
+
+// Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
+SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
+  const int64_t row = tile.stride * 4;
+  float *c = tile.c, *low = c + 16 * tile.stride;
+  asm volatile("" : : : "memory");  // what others packed and wrote is in memory
+  if (tile.accumulate) {
+    _tile_loadd(0, c, row);
+    _tile_loadd(1, c + 16, row);
+    _tile_loadd(2, low, row);
+    _tile_loadd(3, low + 16, row);
+  } else if (tile.bias) {
+    _tile_loadd(0, tile.bias, 0);
+    _tile_loadd(1, tile.bias + 16, 0);
+    _tile_loadd(2, tile.bias, 0);
+    _tile_loadd(3, tile.bias + 16, 0);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const bool packed = tile.a_stride == 0;
+  const int64_t a_row = packed ? 64 : tile.a_stride * 2, a_step = packed ? kStep : kDepth,
+                a_half = packed ? kStep / 2 : 16 * tile.a_stride;
+  const BF16 *a = tile.a, *b = tile.b;
+  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep) {
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, a_row);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + kStep / 2, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + a_half, a_row);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, row);
+  _tile_stored(1, c + 16, row);
+  _tile_stored(2, low, row);
+  _tile_stored(3, low + 16, row);
+}
+
+}  // namespace signround::kernels::amx
+
+#else
+
+namespace signround::kernels::amx {
+const char* why_not() noexcept { return "the CPU is not an x86-64"; }
+void pack_a(const Operand&, int64_t, int64_t, BF16*) noexcept {}
+void pack_b(const Operand&, int64_t, int64_t, BF16*) noexcept {}
+void start() noexcept {}
+void stop() noexcept {}
+void multiply(const Tile&) noexcept {}
+}  // namespace signround::kernels::amx
+
+#endif

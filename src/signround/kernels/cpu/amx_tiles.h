@@ -1,0 +1,57 @@
+// The tile registers (AMX) of an x86 CPU, for products of bf16 values: packing of operands and the
+// innermost product. Raw pointers, nothing allocates, nothing throws.
+//
+// A panel is 32 rows of A, or 32 columns of B, in the order in which tiles read them: for every 32
+// values of k two tiles of 16 x 64 bytes, one per half of the panel. A tile of A holds 16 rows of
+// 32 values; a tile of B holds 16 rows, one per pair of values of k, of 16 columns times two. What
+// a panel has beyond the end of the matrix or of k is zero.
+#pragma once
+
+#include <cstdint>
+
+#include "signround/tensor/dtype.h"
+
+namespace signround::kernels::amx {
+
+constexpr int64_t kPanel = 32;              // rows of A, or columns of B, in a panel
+constexpr int64_t kDepth = 32;              // values of k in a tile
+constexpr int64_t kStep = 2 * 16 * kDepth;  // values of a panel for one tile's depth
+
+// nullptr where this CPU has tiles for bf16 and the system lets this process use them (asked for at
+// the first call); else what is missing.
+const char* why_not() noexcept;
+
+// One operand as it lies in memory: (outer, k) row-major, or with k_major (k, outer); `stride`
+// counts values from one stored row to the next.
+struct Operand {
+  const BF16* data;
+  int64_t outer, k, stride;
+  bool k_major;
+};
+
+// Panels [begin, end) of an operand to out + panel * depth * kStep, where depth is the number of
+// tiles along k.
+void pack_a(const Operand& a, int64_t begin, int64_t end, BF16* out) noexcept;
+void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept;
+
+// Between the two, products can run in this thread. A context switch keeps what they set up.
+void start() noexcept;
+void stop() noexcept;
+
+// C (32, 32) = A * B over `depth` tiles along k; B is packed. A is a packed panel, or lies in
+// memory as 32 whole rows of k values with `a_stride` values from one to the next. What C starts
+// from: its own values with `accumulate`, else 32 values of `bias` in every row, else (bias is
+// null) zero.
+struct Tile {
+  const BF16* a;
+  int64_t a_stride = 0;  // 0: packed
+  const BF16* b;
+  int64_t depth;
+  float* c;
+  int64_t stride;
+  bool accumulate;
+  const float* bias;
+};
+void multiply(const Tile& tile) noexcept;
+
+}  // namespace signround::kernels::amx

@@ -1,0 +1,216 @@
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "signround/base/error.h"
+#include "signround/base/parallel.h"
+#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/matmul.h"
+
+namespace signround::kernels {
+namespace {
+
+using amx::kDepth;
+using amx::kPanel;
+using amx::kStep;
+
+int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
+
+// Of a block of C, the panels of A and of B, for kBlockDepth tiles along k, stay in the second
+// cache, and one panel of each (36 KiB) in the first.
+constexpr int64_t kBlockPanels = 16, kBlockDepth = 9;
+
+// Can tiles of A be read from where it lies? They need whole tiles along k and rows that share no
+// cache lines; and of a panel's 32 rows at most 8 may fall on one set of the first cache (64 sets),
+// or it forgets them before their next use.
+bool reads_in_place(const MatmulSpec& s) {
+  constexpr int64_t kLine = 64 / 2, kSets = 64;
+  if (s.trans_a || s.k % kDepth != 0 || s.lda % kLine != 0) return false;
+  return 32 * std::gcd(s.lda / kLine, kSets) / kSets <= 8;
+}
+
+// Packed operands of the product that this thread runs; kept, since making memory costs page
+// faults.
+struct Workspace {
+  Buffer a, b, bias;
+  template <class T>
+  static T* room(Buffer& buffer, int64_t values) {
+    if (buffer.bytes() < values * int64_t{sizeof(T)}) buffer = Buffer(values * int64_t{sizeof(T)});
+    return buffer.as<T>();
+  }
+};
+
+Workspace& workspace() {
+  thread_local Workspace mine;
+  return mine;
+}
+
+// Rows times columns of panels in as many about equal rectangles as there are threads.
+struct Split {
+  int64_t rows = 1, cols = 1;
+  Split(int64_t panels_m, int64_t panels_n) {
+    const int64_t threads = num_threads();
+    int64_t best_share = 0, best_edge = 0;
+    for (int64_t r = 1; r <= threads; ++r) {
+      const int64_t c = threads / r;
+      if (r > panels_m || c > panels_n) continue;
+      const int64_t m = up(panels_m, r), n = up(panels_n, c), share = m * n, edge = m + n;
+      if (best_share && (share > best_share || (share == best_share && edge >= best_edge)))
+        continue;
+      best_share = share, best_edge = edge, rows = r, cols = c;
+    }
+    if (best_share == 0)
+      rows = std::min(panels_m, threads), cols = std::min(panels_n, threads / rows);
+  }
+};
+
+class AmxPlan : public MatmulPlan {
+ public:
+  AmxPlan(const MatmulSpec& s, const AmxStrip& strip) : s_(s), in_place_(reads_in_place(s)) {
+    depth_ = std::min(up(s.k, kDepth), up(strip.k, kDepth));
+    const int64_t panels = std::max<int64_t>(1, strip.bytes / (depth_ * kStep * 2));
+    m_ = std::min(up(s.m, kPanel), panels);
+    n_ = std::min(up(s.n, kPanel), panels);
+  }
+
+  void run(const void* a, const void* b, const float* bias, float* c) const override {
+    const auto* a_values = static_cast<const BF16*>(a);
+    const auto* b_values = static_cast<const BF16*>(b);
+    Workspace& w = workspace();
+    Strip strip{.a = Workspace::room<BF16>(w.a, m_ * depth_ * kStep),
+                .b = Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
+    const float* padded_bias = s_.bias ? pad_bias(w, bias, c) : nullptr;
+    const int64_t one_a = s_.trans_a ? s_.lda : 1,
+                  one_b = s_.trans_b ? 1 : s_.ldb;  // to the next k
+    const int64_t row_a = s_.trans_a ? 1 : s_.lda, col_b = s_.trans_b ? s_.ldb : 1;
+    for (int64_t k = 0; k < s_.k; k += depth_ * kDepth)
+      for (int64_t m = 0; m < s_.m; m += m_ * kPanel)
+        for (int64_t n = 0; n < s_.n; n += n_ * kPanel) {
+          strip.k = std::min(s_.k - k, depth_ * kDepth);
+          strip.m = std::min(s_.m - m, m_ * kPanel);
+          strip.n = std::min(s_.n - n, n_ * kPanel);
+          strip.x = {a_values + m * row_a + k * one_a, strip.m, strip.k, s_.lda, s_.trans_a};
+          strip.y = {b_values + n * col_b + k * one_b, strip.n, strip.k, s_.ldb, !s_.trans_b};
+          // A changes with m and k, B with n and k.
+          pack(strip, n == 0, m == 0 || s_.n > n_ * kPanel);
+          strip.c = c + m * s_.ldc + n;
+          strip.accumulate = s_.accumulate || k > 0;
+          strip.bias = padded_bias && !strip.accumulate ? padded_bias + n : nullptr;
+          multiply(strip);
+        }
+  }
+
+ private:
+  struct Strip {
+    BF16 *a = nullptr, *b = nullptr;  // packed
+    amx::Operand x{}, y{};            // where they lie
+    int64_t m = 0, n = 0, k = 0;      // values, not panels
+    float* c = nullptr;
+    bool accumulate = false;
+    const float* bias = nullptr;
+  };
+
+  // The bias with room behind it, since tiles read whole panels. Where C is added to, the bias is
+  // added first.
+  const float* pad_bias(Workspace& w, const float* bias, float* c) const {
+    if (s_.accumulate) {
+      for (int64_t i = 0; i < s_.m; ++i)
+        for (int64_t j = 0; j < s_.n; ++j) c[i * s_.ldc + j] += bias[j];
+      return nullptr;
+    }
+    float* padded = Workspace::room<float>(w.bias, up(s_.n, kPanel) * kPanel);
+    std::fill(std::copy_n(bias, s_.n, padded), padded + up(s_.n, kPanel) * kPanel, 0.0f);
+    return padded;
+  }
+
+  // Of an A that is read in place only the last panel, if it is not whole.
+  void pack(const Strip& s, bool pack_a, bool pack_b) const {
+    const int64_t first_a = in_place_ ? s.m / kPanel : 0, end_a = up(s.m, kPanel);
+    const int64_t of_a = pack_a ? end_a - first_a : 0, of_b = pack_b ? up(s.n, kPanel) : 0;
+    parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
+      if (begin < of_a) amx::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), s.a);
+      if (end > of_a) amx::pack_b(s.y, std::max(begin, of_a) - of_a, end - of_a, s.b);
+    });
+  }
+
+  void multiply(const Strip& strip) const {
+    const int64_t panels_m = up(strip.m, kPanel), panels_n = up(strip.n, kPanel);
+    const Split split(panels_m, panels_n);
+    parallel_for(split.rows * split.cols, 1, [&](int64_t begin, int64_t end) {
+      amx::start();
+      for (int64_t part = begin; part < end; ++part) {
+        const int64_t r = part / split.cols, c = part % split.cols;
+        multiply_part(strip, panels_m * r / split.rows, panels_m * (r + 1) / split.rows,
+                      panels_n * c / split.cols, panels_n * (c + 1) / split.cols);
+      }
+      amx::stop();
+    });
+  }
+
+  void multiply_part(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1) const {
+    const int64_t depth = up(s.k, kDepth), pieces = up(depth, kBlockDepth);
+    for (int64_t n = n0; n < n1; n += kBlockPanels)
+      for (int64_t m = m0; m < m1; m += kBlockPanels)
+        for (int64_t p = 0; p < pieces; ++p)
+          multiply_block(s, m, std::min(m1, m + kBlockPanels), n, std::min(n1, n + kBlockPanels),
+                         depth * p / pieces, depth * (p + 1) / pieces);
+  }
+
+  void multiply_block(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t k0,
+                      int64_t k1) const {
+    const int64_t depth = up(s.k, kDepth);
+    for (int64_t i = m0; i < m1; ++i) {
+      const int64_t rows = std::min(kPanel, s.m - i * kPanel);
+      const bool in_place = in_place_ && rows == kPanel;
+      const BF16* a =
+          in_place ? s.x.data + i * kPanel * s_.lda + k0 * kDepth : s.a + (i * depth + k0) * kStep;
+      for (int64_t j = n0; j < n1; ++j) {
+        amx::Tile tile{.a = a,
+                       .a_stride = in_place ? s_.lda : 0,
+                       .b = s.b + (j * depth + k0) * kStep,
+                       .depth = k1 - k0,
+                       .c = s.c + i * kPanel * s_.ldc + j * kPanel,
+                       .stride = s_.ldc,
+                       .accumulate = s.accumulate || k0 > 0,
+                       .bias = s.bias ? s.bias + j * kPanel : nullptr};
+        const int64_t cols = std::min(kPanel, s.n - j * kPanel);
+        if (rows == kPanel && cols == kPanel)
+          amx::multiply(tile);
+        else
+          multiply_edge(tile, rows, cols);
+      }
+    }
+  }
+
+  // A panel that reaches beyond C goes through a copy.
+  static void multiply_edge(amx::Tile tile, int64_t rows, int64_t cols) {
+    alignas(64) float whole[kPanel * kPanel] = {};
+    const auto bytes = static_cast<size_t>(cols) * sizeof(float);
+    float* c = tile.c;
+    const int64_t stride = tile.stride;
+    if (tile.accumulate)
+      for (int64_t i = 0; i < rows; ++i) std::memcpy(whole + i * kPanel, c + i * stride, bytes);
+    tile.c = whole, tile.stride = kPanel;
+    amx::multiply(tile);
+    for (int64_t i = 0; i < rows; ++i) std::memcpy(c + i * stride, whole + i * kPanel, bytes);
+  }
+
+  MatmulSpec s_;
+  bool in_place_;          // tiles of A are read from where it lies
+  int64_t depth_, m_, n_;  // of a strip: tiles along k, panels of A and of B
+};
+
+}  // namespace
+
+const char* why_not_matmul_amx() { return amx::why_not(); }
+
+std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec) { return matmul_amx(spec, {}); }
+
+std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& strip) {
+  require(spec.in == DType::kBF16, "matmul", "AMX tiles multiply BF16, found ", name_of(spec.in));
+  // Also asks the system for the tiles, without which their instructions are illegal ones.
+  if (const char* reason = amx::why_not()) fail(ErrorKind::kUnsupported, "matmul", reason);
+  return std::make_unique<AmxPlan>(spec, strip);
+}
+
+}  // namespace signround::kernels
