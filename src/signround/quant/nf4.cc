@@ -97,7 +97,7 @@ Nf4Linear round_blocks(const W* w, int64_t out, int64_t in, const QuantScheme& s
 // table has a code for each.
 float in_steps(float v) {
   constexpr float kSteps = 65535;
-  const float step = std::floor(std::fma((std::clamp(v, -1.0f, 1.0f) + 1.0f) * 0.5f, kSteps, 0.5f));
+  const float step = std::floor((std::clamp(v, -1.0f, 1.0f) + 1.0f) * 0.5f * kSteps + 0.5f);
   return -1.0f + 2.0f * step / kSteps;
 }
 
