@@ -50,3 +50,13 @@ holds "$(json joined/signround.json /blocks/0/loss_best) > 0"
 expect 0 quantize "$tiny" "${small[@]}" --nblocks 3 -o more
 same joined/model.safetensors more/model.safetensors
 refuses 2 '--nblocks tunes blocks together' quantize "$tiny" --method gptq --nblocks 2 -o no
+
+# GPTQ v1 cannot store a zero point of 0: such groups are turned round, counted, and mean the same weights.
+expect 0 quantize "$tiny" --method rtn --asym --group-size 2 --format gptq_v1,fake -o turned
+holds "$(json turned/signround.json /blocks/0/rewritten_groups) > 0"
+values=()
+for format in gptq_v1 fake; do
+  expect 0 eval turned/$format --json --limit 1 --seqlen 128
+  values+=("$(json out.txt /results/0/perplexity/value)")
+done
+holds "(${values[0]} / ${values[1]} - 1)^2 < 1e-12"

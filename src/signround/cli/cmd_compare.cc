@@ -119,8 +119,6 @@ int cmd_compare(int argc, const char* const* argv) {
               "Quantizes MODEL by several methods with the same settings, evaluates each result "
               "against MODEL, and prints one table. Results stay in OUT/METHOD; a comparison that "
               "was stopped goes on with the same command. Flags of quantize hold for all methods.");
-  std::vector<std::string> notes;
-  add_quantize_flags(flags, model, options, notes);
   flags.add(
       "methods", names,
       {.help = "what to compare: rtn, nf4 (4 bits, whatever the others have), opt-rtn, gptq, awq, "
@@ -132,6 +130,8 @@ int cmd_compare(int argc, const char* const* argv) {
             {.help = "tokens of a chunk of it", .min = 2, .max = 1 << 20, .value = "N"});
   flags.add("eval-limit", eval_limit, {.help = "chunks to read; 0: all", .min = 0, .value = "N"});
   flags.add("json", json, {.help = "print a JSON object"});
+  std::vector<std::string> notes;
+  add_quantize_flags(flags, model, options, notes);
   if (!flags.parse(argc, argv)) return 0;
   for (const auto& name : names)
     if (!find_method(name)) flags.problem("--methods: '" + name + "' is none of " + method_names());

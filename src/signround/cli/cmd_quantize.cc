@@ -18,7 +18,8 @@ int cmd_quantize(int argc, const char* const* argv) {
   Flags flags("quantize MODEL -o OUT [flags]",
               "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and "
               "reports what was lost. A run that was stopped goes "
-              "on with the same command. Flags may be spelled with - or _.");
+              "on with the same command. Flags may be spelled with - or _. For example: "
+              "signround quantize org/name -o name-4bit --bits 4 --group-size 128");
   std::vector<std::string> notes;
   add_quantize_flags(flags, model, options, notes);
   flags.add("device", device,

@@ -113,7 +113,7 @@ void Flags::add(std::string_view name, std::string& value, const FieldInfo& info
                   std::find(info.choices.begin(), info.choices.end(), text) == info.choices.end()) {
                 std::string known;
                 for (auto choice : info.choices)
-                  known += (known.empty() ? "" : ", ") + std::string(choice);
+                  if (!choice.empty()) known += (known.empty() ? "" : ", ") + std::string(choice);
                 return "is none of " + known;
               }
               value = text;
@@ -343,7 +343,8 @@ std::string Flags::help() const {
     std::string about(flag.info.help);
     if (!flag.info.choices.empty()) {
       about += " (one of";
-      for (auto choice : flag.info.choices) about += " " + std::string(choice);
+      for (auto choice : flag.info.choices)
+        if (!choice.empty()) about += " " + std::string(choice);
       about += ")";
     }
     // 0 means "not given" for numbers, and the help text says what that does.

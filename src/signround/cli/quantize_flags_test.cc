@@ -125,6 +125,7 @@ TEST(QuantizeFlags, HelpSpeaksOfOurFlagsOnly) {
   add_quantize_flags(flags, p.model, p.options, p.notes);
   const std::string help = flags.help();
   EXPECT_NE(help.find("--disable-opt-rtn"), std::string::npos);
+  EXPECT_NE(help.find("(one of full asym gptq-sym)"), std::string::npos);
   for (const char* foreign : {"low-gpu-mem", "torch-compile", "platform", "act-bits"})
     EXPECT_EQ(help.find(foreign), std::string::npos) << foreign;
 }

@@ -66,12 +66,13 @@ struct QuantizeOptions {
   template <class Visitor>
   void visit(Visitor&& v) {
     v("output", output,
-      {.help = "folder of the result; with several formats, each gets a folder in it",
+      {.help = "or -o: folder of the result; with several formats, each gets a folder in it",
        .aliases = {"output_dir", "out"},
        .value = "OUT"});
     v("format", formats,
-      {.help = "checkpoint formats, comma-separated: auto_round (the default), gptq, gptq_v2, awq, "
-               "bnb (the default and only packed one of --method nf4), fake",
+      {.help = "checkpoint formats, comma-separated: auto_round (the default), gptq (v1 or v2, as the "
+               "layers need), gptq_v1, gptq_v2, awq, bnb (the default and only packed one of "
+               "--method nf4), fake",
        .aliases = {"formats"},
        .value = "LIST",
        .spellings = {{"auto_gptq", "gptq"},

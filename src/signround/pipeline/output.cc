@@ -15,7 +15,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t kPiece = size_t{64} << 20;
+// Calls use(offset, piece) for each piece of kPiece bytes; returns the hash of all hashes.
+template <class Use>
+uint64_t for_each_piece(std::span<const std::byte> bytes, Use&& use) {
+  constexpr auto kPiece = static_cast<size_t>(OutputFolder::kPiece);
+  std::string hashes;
+  for (size_t done = 0; done < bytes.size(); done += kPiece) {
+    const auto piece = bytes.subspan(done, std::min(kPiece, bytes.size() - done));
+    hashes += hex(xxh3(piece));
+    use(static_cast<int64_t>(done), piece);
+  }
+  return xxh3(hashes);
+}
 
 uint64_t checksum_of(const std::map<std::string, uint64_t>& hashes) {
   std::string text;
@@ -215,10 +226,11 @@ void OutputFolder::copy(const Checkpoint& source, const TensorInfo& tensor) {
   std::vector<std::byte> scratch;
   const auto bytes = source.bytes(tensor.name, scratch);
   SafetensorsWriter& shard = shards_[shard_of(tensor.name)];
-  for (size_t done = 0; done < bytes.size(); done += kPiece)
-    shard.write_at(tensor.name, static_cast<int64_t>(done),
-                   bytes.subspan(done, std::min(kPiece, bytes.size() - done)));
-  hashes_[tensor.name] = xxh3(bytes);
+  hashes_[tensor.name] =
+      for_each_piece(bytes, [&](int64_t offset, std::span<const std::byte> piece) {
+        shard.write_at(tensor.name, offset, piece);
+        source.release(tensor.name);
+      });
   source.release(tensor.name);
   written_.insert(tensor.name);
 }
@@ -237,12 +249,12 @@ uint64_t checksum_of_finished(const FormatPlan& plan) {
       if (!index || !(file.tensors()[*index] == expected))
         fail(ErrorKind::kCorruptFile, "output", file.path().string(), " does not hold ",
              expected.name, " as it was written");
-      const uint64_t hash = xxh3(file.bytes(*index));
-      file.release(*index);
+      const auto bytes = file.bytes(*index);
       if (of_layers.count(expected.name))
-        packed[expected.name] = hash;
+        packed[expected.name] = xxh3(bytes);
       else
-        hashes[expected.name] = hash;
+        hashes[expected.name] = for_each_piece(bytes, [&](auto&&...) { file.release(*index); });
+      file.release(*index);
     }
   }
   for (const auto& layer : plan.model.layers) {

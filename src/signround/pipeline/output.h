@@ -18,6 +18,7 @@ namespace signround {
 
 class OutputFolder {
  public:
+  static constexpr int64_t kPiece = int64_t{16} << 20;  // bytes of a tensor that are copied at once
   // Lays out the shards of `plan` (resume: goes on with those that an earlier run laid out).
   // `unfinished` is where the partial shards lie until the end.
   OutputFolder(const FormatPlan& plan, bool resume);

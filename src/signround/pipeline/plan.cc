@@ -17,6 +17,7 @@
 #include "signround/model/load.h"
 #include "signround/ops/matmul.h"
 #include "signround/pipeline/layer_config.h"
+#include "signround/pipeline/output.h"
 #include "signround/pipeline/prepare_awq.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
@@ -276,8 +277,13 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
   for (const auto& layers : plan.layers)
     for (const auto& l : layers)
       m.packing = std::max(m.packing, l.out * l.in * 8 + (int64_t{1} << 20));
+  // Copied tensors: in pieces from a file that holds them as they are; a GGUF's are decoded whole,
+  // beside the mapped pages that they are decoded from.
+  std::error_code ignored;
+  const bool as_they_are = std::filesystem::is_directory(checkpoint.source(), ignored);
   for (const auto& t : checkpoint.tensors())
-    m.packing = std::max(m.packing, t.nbytes());  // copied through memory
+    m.packing = std::max(m.packing, as_they_are ? std::min(t.nbytes(), OutputFolder::kPiece)
+                                                : 2 * t.nbytes());
   if (!plan.needs_calibration()) return;
 
   const int64_t stream_elements = plan.nsamples * plan.seqlen * arch.hidden;

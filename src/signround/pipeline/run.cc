@@ -1,6 +1,7 @@
 #include "signround/pipeline/run.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cmath>
@@ -320,6 +321,7 @@ void Run::copy_rest() {
     if (layer.scheme.bits < 16) quantized.insert(layer.name + ".weight");
   int64_t copied = 0;
   const auto start = Clock::now();
+  malloc_trim(0);  // what rounding freed would stay resident beside the tensors that are copied
   const ScaledCheckpoint learned(source_, learned_norms_);
   for (const TensorInfo& tensor : source_.tensors()) {
     if (quantized.count(tensor.name)) continue;
