@@ -22,6 +22,7 @@ uint64_t sample_of(const Checkpoint& source, const TensorInfo& t) {
   const int64_t count = std::clamp<int64_t>(kSampled / columns, 1, rows);
   std::vector<float> values(static_cast<size_t>(count * columns));
   source.read_f32(t.name, (rows - count) / 2, count, values.data());
+  source.release(t.name);
   return xxh3(std::as_bytes(std::span(values)));
 }
 
