@@ -45,16 +45,18 @@ Workspace& workspace() {
   return mine;
 }
 
-// Rows times columns of panels in as many about equal rectangles as there are threads.
+// Rows times columns of panels in as many about equal rectangles as there are threads. Among splits
+// that are as even: the one that reads least, or that of columns alone.
 struct Split {
   int64_t rows = 1, cols = 1;
-  Split(int64_t panels_m, int64_t panels_n) {
+  Split(int64_t panels_m, int64_t panels_n, bool prefer_cols) {
     const int64_t threads = num_threads();
     int64_t best_share = 0, best_edge = 0;
     for (int64_t r = 1; r <= threads; ++r) {
       const int64_t c = threads / r;
       if (r > panels_m || c > panels_n) continue;
-      const int64_t m = up(panels_m, r), n = up(panels_n, c), share = m * n, edge = m + n;
+      const int64_t m = up(panels_m, r), n = up(panels_n, c), share = m * n,
+                    edge = prefer_cols ? r : m + n;
       if (best_share && (share > best_share || (share == best_share && edge >= best_edge)))
         continue;
       best_share = share, best_edge = edge, rows = r, cols = c;
@@ -91,12 +93,11 @@ class AmxPlan : public MatmulPlan {
           strip.n = std::min(s_.n - n, n_ * kPanel);
           strip.x = {a_values + m * row_a + k * one_a, strip.m, strip.k, s_.lda, s_.trans_a};
           strip.y = {b_values + n * col_b + k * one_b, strip.n, strip.k, s_.ldb, !s_.trans_b};
-          // A changes with m and k, B with n and k.
-          pack(strip, n == 0, m == 0 || s_.n > n_ * kPanel);
           strip.c = c + m * s_.ldc + n;
           strip.accumulate = s_.accumulate || k > 0;
           strip.bias = padded_bias && !strip.accumulate ? padded_bias + n : nullptr;
-          multiply(strip);
+          // A changes with m and k, B with n and k.
+          multiply(strip, n == 0, m == 0 || s_.n > n_ * kPanel);
         }
   }
 
@@ -133,15 +134,21 @@ class AmxPlan : public MatmulPlan {
     });
   }
 
-  void multiply(const Strip& strip) const {
-    const int64_t panels_m = up(strip.m, kPanel), panels_n = up(strip.n, kPanel);
-    const Split split(panels_m, panels_n);
+  // Where nothing of A is packed and every thread has columns of its own, it packs what it needs of
+  // B itself: threads wait for each other once, not twice.
+  void multiply(const Strip& s, bool pack_a, bool pack_b) const {
+    const bool whole_a_in_place = in_place_ && s.m % kPanel == 0;
+    const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
+    const Split split(panels_m, panels_n, whole_a_in_place);
+    const bool pack_own = whole_a_in_place && split.rows == 1;
+    if (!pack_own) pack(s, pack_a, pack_b);
     parallel_for(split.rows * split.cols, 1, [&](int64_t begin, int64_t end) {
       amx::start();
       for (int64_t part = begin; part < end; ++part) {
         const int64_t r = part / split.cols, c = part % split.cols;
-        multiply_part(strip, panels_m * r / split.rows, panels_m * (r + 1) / split.rows,
-                      panels_n * c / split.cols, panels_n * (c + 1) / split.cols);
+        const int64_t n0 = panels_n * c / split.cols, n1 = panels_n * (c + 1) / split.cols;
+        if (pack_own && pack_b) amx::pack_b(s.y, n0, n1, s.b);
+        multiply_part(s, panels_m * r / split.rows, panels_m * (r + 1) / split.rows, n0, n1);
       }
       amx::stop();
     });
