@@ -15,9 +15,8 @@ using kernels::MatmulSpec;
 // A product of fixed shape. Error{kInvalidArgument} for sizes or strides that do not fit each
 // other.
 std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& spec);
-// The row of the kernel table that make_matmul takes for operands of type `in` and so many rows of
-// A: "amx", "onednn" or "ref".
-std::string matmul_kernel_name(DType in, int64_t rows);
+// The row of the kernel table that make_matmul takes on a CPU: "amx", "onednn" or "ref".
+std::string matmul_kernel_name(const MatmulSpec& spec);
 
 // What this machine's products reach, measured in about a tenth of a second.
 struct ComputeRates {

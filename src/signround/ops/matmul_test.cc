@@ -187,9 +187,14 @@ TEST(Matmul, AmxGivesTheSameBitsForAnyNumberOfThreads) {
 TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
   if (forced_kernel().empty()) {
     const bool tiles = kernels::why_not_matmul_amx() == nullptr;
-    EXPECT_EQ(matmul_kernel_name(DType::kBF16, 1024), tiles ? "amx" : "onednn");
-    EXPECT_EQ(matmul_kernel_name(DType::kBF16, 1), "onednn");
-    EXPECT_EQ(matmul_kernel_name(DType::kF32, 1024), "onednn");
+    const auto name = [](DType in, int64_t m, bool trans_a) {
+      return matmul_kernel_name({.m = m, .n = 64, .k = 64, .in = in, .trans_a = trans_a});
+    };
+    EXPECT_EQ(name(DType::kBF16, 1024, false), tiles ? "amx" : "onednn");
+    EXPECT_EQ(name(DType::kBF16, 512, true), tiles ? "amx" : "onednn");
+    EXPECT_EQ(name(DType::kBF16, 512, false), "onednn");
+    EXPECT_EQ(name(DType::kBF16, 1, true), "onednn");
+    EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
   }
   EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
 }
