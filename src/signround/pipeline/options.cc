@@ -51,6 +51,10 @@ QuantizeOptions QuantizeOptions::resolved() const {
   if (r.start.empty()) r.start = r.scales == "free" ? "searched" : "nearest";
   if (r.iters < 0)
     r.iters = recipe == "best" ? 1000 : recipe == "light" || (own && !few_bits) ? 50 : 200;
+  // The pass reads integers from a packed format.
+  const bool packed = std::any_of(r.formats.begin(), r.formats.end(),
+                                  [](const std::string& f) { return f != "fake"; });
+  if (r.e2e_epochs < 0) r.e2e_epochs = own && few_bits && packed && r.tunes() ? 2 : 0;
   if (r.nsamples == 0) r.nsamples = recipe == "best" ? 512 : 128;
   if (r.lr == 0 && recipe == "light") r.lr = 5e-3;
   // 0.02 at 50 steps and 0.01 at 200; larger first steps destroyed 2-bit models in trials.

@@ -24,13 +24,13 @@ struct QuantizeOptions {
   std::string scale_dtype = "float16";
   std::vector<std::string> formats;
   std::string method = "signround";
-  std::string recipe = "autoround";
+  std::string recipe = "auto";
   int iters = -1;  // -1, and 0 or "" below: as the recipe has it
   double lr = 0, minmax_lr = 0;
   std::string scales, start;
   double scale_lr = 2e-3;
   int64_t nblocks = 1;
-  int64_t e2e_epochs = 0;
+  int64_t e2e_epochs = -1;  // -1: as the recipe has it
   double e2e_lr = 1e-3;
   bool e2e_norms = true;
   bool awq = false;
@@ -147,9 +147,9 @@ struct QuantizeOptions {
        .spellings = {{"auto_round", "signround"}, {"opt_rtn", "opt-rtn"}}});
     v("recipe", recipe,
       {.help =
-           "settings of signround that are not given: auto (searched start, free scales; 50 steps, "
-           "200 for 3 bits and less), autoround (AutoRound's rules, 200 steps), light (its 50 "
-           "steps), best (its 1000 steps, 512 samples)",
+           "settings of signround that are not given: auto (searched start, free scales; 50 steps; for "
+           "3 bits and less 200 steps and two end-to-end passes), autoround (AutoRound's rules, 200 "
+           "steps), light (its 50 steps), best (its 1000 steps, 512 samples)",
        .choices = {"auto", "autoround", "light", "best"},
        .value = "NAME"});
     v("iters", iters,
@@ -196,7 +196,8 @@ struct QuantizeOptions {
        .value = "N"});
     v("e2e_epochs", e2e_epochs,
       {.help = "after all blocks: passes over the samples in which the scales of all layers learn "
-               "together what keeps the model's predictions close to the original's",
+               "together what keeps the model's predictions close to the original's; left out, as the "
+               "recipe has it",
        .min = 0,
        .max = 1000,
        .value = "N"});

@@ -63,7 +63,7 @@ TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
 
 TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   QuantizeOptions options;
-  options.recipe = "auto";
+  EXPECT_EQ(options.recipe, "auto");
   const auto own = options.resolved();
   EXPECT_EQ(own.scales, "free");
   EXPECT_EQ(own.start, "searched");
@@ -71,7 +71,20 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(own.nsamples, 128);
   EXPECT_EQ(own.lr, 0.02);
   EXPECT_FALSE(own.keeps_best());
+  EXPECT_EQ(own.e2e_epochs, 0);
   options.bits = 2;
+  EXPECT_EQ(options.resolved().e2e_epochs, 2);
+  options.formats = {"fake"};
+  EXPECT_EQ(options.resolved().e2e_epochs, 0) << "no format that holds integers";
+  options.formats = {"fake", "gptq"};
+  EXPECT_EQ(options.resolved().e2e_epochs, 2);
+  options.formats.clear();
+  options.iters = 0;
+  EXPECT_EQ(options.resolved().e2e_epochs, 0) << "nothing is tuned";
+  options.iters = -1;
+  options.e2e_epochs = 0;
+  EXPECT_EQ(options.resolved().e2e_epochs, 0) << "as given";
+  options.e2e_epochs = -1;
   EXPECT_EQ(options.resolved().iters, 200);
   EXPECT_EQ(options.resolved().lr, 0.01);
   options.recipe = "autoround";
@@ -79,6 +92,7 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(theirs.scales, "range");
   EXPECT_EQ(theirs.start, "nearest");
   EXPECT_EQ(theirs.iters, 200);
+  EXPECT_EQ(theirs.e2e_epochs, 0);
   EXPECT_EQ(theirs.lr, 0) << "the slot's own rule";
   EXPECT_TRUE(theirs.keeps_best());
   EXPECT_EQ(theirs.bits, 2);
