@@ -17,8 +17,8 @@
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "signround/kernels/cpu/amx_tiles.h"
 
 namespace signround::kernels {
 namespace {
@@ -688,30 +688,19 @@ void run_bwd_tasks(const AttentionShape& shape, const AmxSplit& split, const Amx
 #pragma GCC diagnostic pop
 #pragma GCC pop_options
 
-bool cpu_has_amx() {
+// What this file's code needs beside tiles.
+bool cpu_has_avx512() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
-    return false;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  const bool tiles = (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0;
-  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return false;
-  return tiles && (a >> 5 & 1) != 0;
-}
-
-// Linux hands out the tiles' state on request only, to all threads of a process.
-bool may_use_tiles() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma") &&
+         __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
 }
 
 }  // namespace
 
 const char* attention_amx_why_not() {
-  static const char* const reason = !cpu_has_amx()     ? "the CPU has no AMX for bf16"
-                                    : !may_use_tiles() ? "the system does not grant AMX"
-                                                       : nullptr;
-  return reason;
+  if (const char* reason = amx::why_not()) return reason;
+  static const bool has = cpu_has_avx512();
+  return has ? nullptr : "the CPU has no AVX-512 DQ and BF16";
 }
 
 bool attention_amx_fits(const AttentionShape& shape) {
