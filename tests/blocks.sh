@@ -5,8 +5,8 @@ tensors "$tiny" >source.txt
 
 expect 0 "${command[@]}" -o first --blocks 0
 diff <(grep layers.1. source.txt) <(tensors first | grep layers.1.) || die "block 1 is not the source's"
-tensors first | grep -q 'layers.0.mlp.up_proj.qweight' || die "block 0 is not quantized"
-! tensors first | grep -q 'layers.0.mlp.up_proj.weight' || die "block 0 holds the original as well"
+grep -q 'layers.0.mlp.up_proj.qweight' <(tensors first) || die "block 0 is not quantized"
+! grep -q 'layers.0.mlp.up_proj.weight' <(tensors first) || die "block 0 holds the original as well"
 
 expect 0 "${command[@]}" -o ignored --ignore-layers k_proj,layers.1.mlp
 diff <(grep -E 'k_proj|layers.1.mlp' source.txt) <(tensors ignored | grep -E 'k_proj|layers.1.mlp') || die "ignored layers are not the source's"

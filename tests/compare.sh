@@ -16,6 +16,6 @@ grep -q '^rtn ' out.txt || die "no row"
 # NF4 has its own levels and format, whatever the flags say of the others.
 expect 0 compare "$tiny" "${settings[@]}" --bits 3 --format gptq --methods rtn,nf4 --eval-limit 2 --eval-seqlen 64 -o three --json
 holds "$(json out.txt /methods/1/eval/kl/mean) < $(json out.txt /methods/0/eval/kl/mean)"
-tensors three/nf4 | grep -q bitsandbytes__nf4 || die "no NF4"
+grep -q bitsandbytes__nf4 <(tensors three/nf4) || die "no NF4"
 refuses 2 "'awq2' is none of rtn" compare "$tiny" --methods awq2 -o all
 refuses 2 'is decided by --methods' compare "$tiny" --methods rtn --method gptq -o all

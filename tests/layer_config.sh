@@ -5,9 +5,9 @@ expect 0 quantize "$tiny" --method rtn --group-size 32 --layer-config config.jso
 for format in auto_round gptq; do
   expect 0 inspect "out/$format"
   cp out.txt inspect.txt
-  grep -E 'layers.0.mlp.down_proj' inspect.txt | grep -q 'W8 g32' || die "$format: down_proj: $(grep down_proj inspect.txt)"
-  grep -E 'layers.1.mlp.up_proj' inspect.txt | grep -q 'W2 g16' || die "$format: up_proj: $(grep up_proj inspect.txt)"
-  grep -E 'layers.0.mlp.up_proj' inspect.txt | grep -q 'W4 g32' || die "$format: up_proj: $(grep up_proj inspect.txt)"
+  grep -q 'W8 g32' <(grep -E 'layers.0.mlp.down_proj' inspect.txt) || die "$format: down_proj: $(grep down_proj inspect.txt)"
+  grep -q 'W2 g16' <(grep -E 'layers.1.mlp.up_proj' inspect.txt) || die "$format: up_proj: $(grep up_proj inspect.txt)"
+  grep -q 'W4 g32' <(grep -E 'layers.0.mlp.up_proj' inspect.txt) || die "$format: up_proj: $(grep up_proj inspect.txt)"
   grep -qE 'layers.0.self_attn.q_proj.weight' inspect.txt || die "$format: q_proj was rounded"
 done
 # The weights that a reader of each packed format sees are those of `fake`.

@@ -5,8 +5,8 @@ absent tied
 command=(quantize "$random" --method rtn --group-size 32 --threads 1)
 expect 0 "${command[@]}" -o with --quant-lm-head --format auto_round,fake
 finished with
-tensors with/auto_round | grep -q lm_head.qweight || die "the head is not quantized"
-! tensors with/auto_round | grep -q lm_head.weight || die "the head is there twice"
+grep -q lm_head.qweight <(tensors with/auto_round) || die "the head is not quantized"
+! grep -q lm_head.weight <(tensors with/auto_round) || die "the head is there twice"
 expect 0 inspect with/auto_round --json --filter lm_head.weight
 holds "$(json out.txt /tensors/0/bits_per_weight) < 5"
 expect 0 "${command[@]}" -o without

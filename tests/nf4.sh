@@ -28,7 +28,7 @@ grep -q 'NF4 b64 ' out.txt || die "inspect does not name the levels"
 # A head of its own, and layers that stay: config.json says so.
 expect 0 quantize "$random" --method nf4 --quant-lm-head --ignore-layers v_proj -o head
 finished head
-tensors head | grep -q 'lm_head.weight.quant_state' || die "the head is not quantized"
+grep -q 'lm_head.weight.quant_state' <(tensors head) || die "the head is not quantized"
 [ "$(json head/config.json /quantization_config/llm_int8_skip_modules/1)" = model.layers.1.self_attn.v_proj ] || die "v_proj is not named"
 ! tensors head | grep 'v_proj.weight\.' || die "v_proj is quantized"
 
@@ -38,12 +38,12 @@ until killed_at "$n" quantize "$tiny" --method nf4 -o out && [ "$(cat out/.signr
   rm -rf out
   n=$((n + 3))
 done
-at=$(grep -abo 'quant_type' out/model.safetensors.partial | head -1 | cut -d: -f1)
+at=$(grep -abo 'quant_type' out/model.safetensors.partial | awk 'NR == 1' | cut -d: -f1)
 printf X | dd of=out/model.safetensors.partial bs=1 seek="$at" conv=notrunc status=none
 expect 0 quantize "$tiny" --method nf4 -o out
 grep -q 'is damaged on disk and is done again' err.txt || die "the damage was not seen"
 same alone out
-at=$(grep -abo 'quant_type' out/model.safetensors | head -1 | cut -d: -f1)
+at=$(grep -abo 'quant_type' out/model.safetensors | awk 'NR == 1' | cut -d: -f1)
 printf X | dd of=out/model.safetensors bs=1 seek="$at" conv=notrunc status=none
 refuses 3 'has no "quant_type"' inspect out
 
