@@ -182,9 +182,8 @@ struct QuantizeOptions {
     v("enable_quanted_input", enable_quanted_input,
       {.help = "feed each block what the quantized blocks before it give"});
     v("not_use_best_mse", not_use_best_mse,
-      {.help = "keep the last parameters instead of those of the lowest loss; free scales always "
-               "do: the "
-               "loss of one step's samples is noise"});
+      {.help = "keep the last parameters instead of those of the lowest loss; of free scales, the best "
+               "of five states on 16 fixed samples, since the loss of one step's samples is noise"});
     v("enable_opt_rtn", enable_opt_rtn, {.help = "search scales where --iters is 0"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});

@@ -25,6 +25,7 @@
 namespace signround {
 namespace {
 
+constexpr int64_t kJudged = 16;  // samples that choose among states of free scales
 constexpr const char* kFactors = ".factors";  // of a norm's weight, in the file of what was learned
 
 }  // namespace
@@ -103,6 +104,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .accumulate_steps = options_.gradient_accumulate_steps,
                                  .seed = options_.seed + static_cast<uint64_t>(index),
                                  .keep_best = options_.keeps_best(),
+                                 .judged = options_.not_use_best_mse ? 0 : kJudged,
                                  .timings = &block_timings_};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {

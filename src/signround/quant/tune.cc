@@ -127,6 +127,25 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     step_bytes += static_cast<double>(place.out * place.in * (3 * 4 + 2 * size_of(place.dtype)));
   }
 
+  // Batches of the samples that judge, spread over all.
+  std::vector<int64_t> judges;
+  if (!options.keep_best && options.judged > 0) {
+    const int64_t count =
+        std::min(inputs.samples() / batch, (options.judged + batch - 1) / batch) * batch;
+    for (int64_t j = 0; j < count; ++j) judges.push_back(j * inputs.samples() / count);
+  }
+  const auto judge = [&] {
+    double sum = 0;
+    const auto count = static_cast<int64_t>(judges.size());
+    for (int64_t first = 0; first < count; first += runner.micro())
+      sum += runner.run(judges.data() + first, false, false, 1.0f);
+    return sum / static_cast<double>(runner.valid_rows(judges.data(), count) * inputs.cols());
+  };
+  const auto is_judged = [&](int i) {
+    const int n = options.iters;
+    return i == 0 || i == n / 2 || i == n * 3 / 4 || i == n * 7 / 8 || i == n - 1;
+  };
+
   TuneResult result;
   double best = std::numeric_limits<double>::max();
   for (int i = 0; i < options.iters; ++i) {
@@ -140,10 +159,12 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     for (int64_t first = 0; first < batch; first += runner.micro())
       sum += runner.run(samples + first, !last, first > 0,
                         static_cast<float>(1.0 / static_cast<double>(valid)));
-    const double loss = sum / static_cast<double>(valid);
-    if (i == 0) result.loss_first = loss;
+    double loss = sum / static_cast<double>(valid);
     if (!std::isfinite(loss)) ++result.non_finite_losses;
-    if (options.keep_best ? loss < best : last && std::isfinite(loss)) {
+    if (!judges.empty() && is_judged(i)) loss = judge();  // gradients stay as they are
+    if (i == 0) result.loss_first = loss;
+    const bool compared = options.keep_best || (!judges.empty() && is_judged(i));
+    if (compared ? loss < best : judges.empty() && last && std::isfinite(loss)) {
       best = loss;
       result.best_iteration = i;
       timings.timed("keep best", 0, [&] {

@@ -26,13 +26,19 @@ struct TuneOptions {
   int64_t batch_size = 8;        // samples per step, all micro-batches together
   int64_t accumulate_steps = 1;  // that many batches before each step
   uint64_t seed = 42;            // of the order of samples
-  bool keep_best = true;         // false: the parameters before the last step
+  bool keep_best = true;         // false: the parameters before the last step, or what `judged` says
+  // Without keep_best: so many samples, the same ones each time, judge the parameters at the start, after
+  // 1/2, 3/4 and 7/8 of the iterations and before the last step; the best of these are kept. One
+  // step's samples are too few for that: their loss is mostly their own. Rounded up to whole
+  // batches; 0: nobody judges.
+  int64_t judged = 0;
   Timings* timings = nullptr;    // gets the time of what the program's own timings do not hold
 };
 
 struct TuneResult {
   double loss_first = 0,
-         loss_best = 0;     // mean squared error per element that counts, of one step's samples
+         loss_best = 0;     // mean squared error per element that counts, of one step's samples or
+                            // of those that judge
   int best_iteration = -1;  // -1: no loss was finite; the initial parameters are kept
   int64_t non_finite_losses = 0;
   int iterations = 0;

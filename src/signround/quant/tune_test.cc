@@ -252,6 +252,28 @@ TEST(TuneBlock, WithoutKeepBestKeepsTheLast) {
   EXPECT_NEAR(result.loss_first / result.loss_best, 9.0 / 4, 1e-5);
 }
 
+// Of nine states the sixth is the best, but only the first, fifth, seventh, eighth and last are judged;
+// and each by the same samples, whichever the step has drawn.
+TEST(TuneBlock, FixedSamplesJudgeAFewStates) {
+  Linear linear(constants({3, 4, 4, 4, 2.5f, 0.5f, 1, 1.5f, 2}));
+  const TuneResult result = linear.tune(
+      {.iters = 9, .batch_size = 2, .seed = 5, .keep_best = false, .judged = 3}, 1);
+  EXPECT_EQ(result.best_iteration, 6);
+  EXPECT_EQ(linear.slot->kept, 6);
+  EXPECT_EQ(linear.slot->gradients.size(), 8u);
+  double sum = 0;  // of squares of what a weight of 1 gives, over the samples 0, 1, 3, 4
+  for (int64_t sample : {0, 1, 3, 4})
+    for (int64_t t = 0; t < kSeq; ++t) {
+      double y = 0;
+      for (int64_t c = 0; c < kIn; ++c)
+        y += static_cast<double>(linear.x[static_cast<size_t>((sample * kSeq + t) * kIn + c)]);
+      sum += y * y;
+    }
+  const double expected = sum / (4 * kSeq);
+  EXPECT_NEAR(result.loss_best, expected, 1e-5 * expected);
+  EXPECT_NEAR(result.loss_first, 9 * expected, 1e-4 * expected);
+}
+
 TEST(TuneBlock, CountsLossesThatAreNotFiniteAndNeverKeepsThem) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   Linear some(constants({nan, 2, nan, 1}));
