@@ -72,8 +72,10 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(own.lr, 0.02);
   EXPECT_FALSE(own.keeps_best());
   EXPECT_EQ(own.e2e_epochs, 0);
+  EXPECT_TRUE(own.judges_states());
   options.bits = 2;
   EXPECT_EQ(options.resolved().e2e_epochs, 2);
+  EXPECT_FALSE(options.resolved().judges_states());
   options.formats = {"fake"};
   EXPECT_EQ(options.resolved().e2e_epochs, 0) << "no format that holds integers";
   options.formats = {"fake", "gptq"};
@@ -93,6 +95,7 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(theirs.start, "nearest");
   EXPECT_EQ(theirs.iters, 200);
   EXPECT_EQ(theirs.e2e_epochs, 0);
+  EXPECT_FALSE(theirs.judges_states());
   EXPECT_EQ(theirs.lr, 0) << "the slot's own rule";
   EXPECT_TRUE(theirs.keeps_best());
   EXPECT_EQ(theirs.bits, 2);

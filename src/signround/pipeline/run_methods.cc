@@ -104,7 +104,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .accumulate_steps = options_.gradient_accumulate_steps,
                                  .seed = options_.seed + static_cast<uint64_t>(index),
                                  .keep_best = options_.keeps_best(),
-                                 .judged = options_.not_use_best_mse ? 0 : kJudged,
+                                 .judged = options_.judges_states() ? kJudged : 0,
                                  .timings = &block_timings_};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
