@@ -301,6 +301,25 @@ class Attention : public ::testing::TestWithParam<AttentionKernel> {
   }
 };
 
+// Gradients that are not wanted are not written; the others do not depend on what is wanted.
+void expect_only_wanted_gradients(const AttentionKernel& kernel, const AttentionShape& s,
+                                  const Tensors<float>& t) {
+  const Result<float> all = run<float>(kernel, s, t, 0);
+  Buffer scratch(kernel.scratch_bytes(s, true));
+  for (int wanted = 0; wanted < 8; ++wanted) {
+    Result<float> r = all;
+    for (Rows<float>* rows : {&r.d_q, &r.d_k, &r.d_v})
+      std::fill(rows->values.begin(), rows->values.end(), 0.0f);
+    kernel.bwd(s, t.q.in(), t.k.in(), t.v.in(), {r.y.values.data(), DType::kF32, r.y.stride},
+               r.lse.data(), t.d_y.in(), wanted & 1 ? r.d_q.out() : RowsOut{},
+               wanted & 2 ? r.d_k.out() : RowsOut{}, wanted & 4 ? r.d_v.out() : RowsOut{},
+               scratch.data());
+    EXPECT_EQ(r.d_q.values == all.d_q.values, (wanted & 1) != 0);
+    EXPECT_EQ(r.d_k.values == all.d_k.values, (wanted & 2) != 0);
+    EXPECT_EQ(r.d_v.values == all.d_v.values, (wanted & 4) != 0);
+  }
+}
+
 TEST_P(Attention, MatchesTheReferenceForAllSmallLengths) {
   std::vector<int64_t> lengths = {63, 64, 65, 127, 128, 129, 130};
   for (int64_t n = 1; n < 10; ++n) lengths.push_back(n);
@@ -436,20 +455,7 @@ TEST_P(Attention, AGradientThatIsNotWantedChangesNoOther) {
   on_every_target([](const AttentionKernel& kernel) {
     const AttentionShape s = make_shape(2, 30, 66, 4, 2, 16);
     const Tensors<float> t = random_tensors(s, 0);
-    const Result<float> all = run<float>(kernel, s, t, 0);
-    Buffer scratch(kernel.scratch_bytes(s, true));
-    for (int wanted = 0; wanted < 8; ++wanted) {
-      Result<float> r = all;
-      for (Rows<float>* rows : {&r.d_q, &r.d_k, &r.d_v})
-        std::fill(rows->values.begin(), rows->values.end(), 0.0f);
-      kernel.bwd(s, t.q.in(), t.k.in(), t.v.in(), {r.y.values.data(), DType::kF32, r.y.stride},
-                 r.lse.data(), t.d_y.in(), wanted & 1 ? r.d_q.out() : RowsOut{},
-                 wanted & 2 ? r.d_k.out() : RowsOut{}, wanted & 4 ? r.d_v.out() : RowsOut{},
-                 scratch.data());
-      EXPECT_EQ(r.d_q.values == all.d_q.values, (wanted & 1) != 0);
-      EXPECT_EQ(r.d_k.values == all.d_k.values, (wanted & 2) != 0);
-      EXPECT_EQ(r.d_v.values == all.d_v.values, (wanted & 4) != 0);
-    }
+    expect_only_wanted_gradients(kernel, s, t);
   });
 }
 
@@ -573,20 +579,7 @@ TEST_F(Bf16Attention, AGradientThatIsNotWantedChangesNoOther) {
   const AttentionShape s = make_shape(2, 30, 66, 4, 2, 32);
   const Tensors<float> t = random_tensors(s, 0);
   on_every_kernel(s, [&](const AttentionKernel& kernel) {
-    const Result<float> all = run<float>(kernel, s, t, 0);
-    Buffer scratch(kernel.scratch_bytes(s, true));
-    for (int wanted = 0; wanted < 8; ++wanted) {
-      Result<float> r = all;
-      for (Rows<float>* rows : {&r.d_q, &r.d_k, &r.d_v})
-        std::fill(rows->values.begin(), rows->values.end(), 0.0f);
-      kernel.bwd(s, t.q.in(), t.k.in(), t.v.in(), {r.y.values.data(), DType::kF32, r.y.stride},
-                 r.lse.data(), t.d_y.in(), wanted & 1 ? r.d_q.out() : RowsOut{},
-                 wanted & 2 ? r.d_k.out() : RowsOut{}, wanted & 4 ? r.d_v.out() : RowsOut{},
-                 scratch.data());
-      EXPECT_EQ(r.d_q.values == all.d_q.values, (wanted & 1) != 0);
-      EXPECT_EQ(r.d_k.values == all.d_k.values, (wanted & 2) != 0);
-      EXPECT_EQ(r.d_v.values == all.d_v.values, (wanted & 4) != 0);
-    }
+    expect_only_wanted_gradients(kernel, s, t);
   });
 }
 
