@@ -9,6 +9,7 @@
 #include "signround/eval/text_model.h"
 #include "signround/graph/program.h"
 #include "signround/model/load.h"
+#include "signround/ops/convert.h"
 #include "signround/pipeline/head_loss.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/scale_tuner.h"
@@ -41,7 +42,9 @@ class Distiller {
         rows_(options.batch * in.targets.seq_len()),
         head_(in.source, in.architecture, options.compute),
         saved_(static_cast<size_t>(blocks_ + 1),
-               std::vector<float>(static_cast<size_t>(rows_ * hidden_))) {
+               std::vector<float>(static_cast<size_t>(rows_ * hidden_))),
+        target_(saved_[0].size()),
+        gradient_(saved_[0].size()) {
     first_ = blocks_;
     for (int64_t i = blocks_ - 1; i >= 0; --i)
       for (const auto& layer : layers(i)) {
@@ -65,19 +68,21 @@ class Distiller {
   // One step on these samples: mean divergence per token that counts.
   double step(const int64_t* samples, double lr) {
     std::vector<uint8_t> mask;
-    std::vector<float> target(saved_[0].size()), gradient(saved_[0].size());
     for (int64_t s = 0; s < options_.batch; ++s) {
       const auto index = static_cast<size_t>(samples[s]);
-      embed_tokens(in_.source, in_.architecture, in_.samples[index],
-                   saved_[0].data() + s * in_.targets.seq_len() * hidden_);
+      timings_.timed("embed", 0, [&] {
+        embed_tokens(in_.source, in_.architecture, in_.samples[index],
+                     saved_[0].data() + s * in_.targets.seq_len() * hidden_);
+      });
       if (!in_.masks.empty())
         mask.insert(mask.end(), in_.masks[index].begin(), in_.masks[index].end());
     }
-    in_.targets.gather(samples, options_.batch, target.data());
+    timings_.timed("gather", 0,
+                   [&] { in_.targets.gather(samples, options_.batch, target_.data()); });
+    for (const auto& shape : shapes_) shape->holds = -1;
     for (int64_t i = 0; i < blocks_; ++i) {
-      const auto index = static_cast<size_t>(i);
       const Shape& block = forward(i);
-      std::copy_n(block.program.output(), saved_[index + 1].size(), saved_[index + 1].begin());
+      copy(block.program.output(), saved_[static_cast<size_t>(i + 1)].data());
     }
     const int64_t valid =
         mask.empty() ? rows_
@@ -86,12 +91,18 @@ class Distiller {
     const double sum = head_.run(
         saved_.back().data(), rows_, mask, static_cast<float>(1.0 / static_cast<double>(valid)),
         [&](int64_t first, int64_t rows, float* logits) {
-          std::copy_n(head_.logits(target.data() + first * hidden_, rows), rows * head_.vocab(),
-                      logits);
+          const float* found = head_.logits(target_.data() + first * hidden_, rows);
+          timings_.timed("gather", 0, [&] { std::copy_n(found, rows * head_.vocab(), logits); });
         },
-        gradient.data());
-    for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr, gradient);
+        gradient_.data());
+    for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr);
     return sum / static_cast<double>(valid);
+  }
+
+  void add_timings(Timings& timings) const {
+    timings.add(timings_.all());
+    for (const auto& shape : shapes_) timings.add(shape->program.timings());
+    head_.add_timings(timings);
   }
 
   void take(DistillResult& result) const {
@@ -106,6 +117,7 @@ class Distiller {
     Graph graph;
     BlockWeights weights;
     Program program;
+    int64_t holds = -1;  // the block that the program ran last, on parameters that are still those
   };
   struct Norm {
     float offset;
@@ -114,6 +126,14 @@ class Distiller {
 
   const std::vector<FormatLayer>& layers(int64_t block) const {
     return in_.layers[static_cast<size_t>(block)];
+  }
+
+  // All rows of a block's input or output.
+  void copy(const float* from, float* to) {
+    timings_.timed("gather", 0, [&] {
+      const RowsAny x{from, DType::kF32, hidden_};
+      convert(rows_, hidden_, x, {to, DType::kF32, hidden_});
+    });
   }
 
   Shape& shape_of(const Graph& graph) {
@@ -150,8 +170,18 @@ class Distiller {
   Shape& forward(int64_t i) {
     const Graph graph = in_.architecture.block(i);
     Shape& shape = shape_of(graph);
-    load_weights(in_.source, graph, shape.weights, rounded_names(layers(i)));
-    for (const auto& layer : layers(i)) {
+    if (shape.holds == i) return shape;
+    timings_.timed("load", 0, [&] { load(graph, layers(i), shape); });
+    copy(saved_[static_cast<size_t>(i)].data(), shape.program.input());
+    shape.program.forward(shape.weights);
+    shape.holds = i;
+    return shape;
+  }
+
+  // Parameters as they are now.
+  void load(const Graph& graph, const std::vector<FormatLayer>& layers, Shape& shape) {
+    load_weights(in_.source, graph, shape.weights, rounded_names(layers));
+    for (const auto& layer : layers) {
       if (layer.scheme.bits == 16) {
         in_.source.release(layer.name + ".weight");
         continue;
@@ -170,14 +200,10 @@ class Distiller {
       for (size_t r = 0; r < w.size(); ++r)
         w[r] = scaled(w[r], factors, static_cast<int64_t>(r), 0);
     }
-    const auto& input = saved_[static_cast<size_t>(i)];
-    std::copy(input.begin(), input.end(), shape.program.input());
-    shape.program.forward(shape.weights);
-    return shape;
   }
 
-  // gradient: by the block's output; becomes that by its input.
-  void backward(int64_t i, double lr, std::vector<float>& gradient) {
+  // gradient_: by the block's output; becomes that by its input.
+  void backward(int64_t i, double lr) {
     Shape& shape = forward(i);
     const Graph graph = in_.architecture.block(i);
     std::vector<Norm*> norms;  // in the order of recording
@@ -187,10 +213,16 @@ class Distiller {
         std::fill(d.begin(), d.end(), 0.0f);
         norms.push_back(&norms_.at(o->weight.name));
       }
-    std::copy(gradient.begin(), gradient.end(), shape.program.output_gradient());
+    copy(gradient_.data(), shape.program.output_gradient());
     shape.program.backward(shape.weights, false);
-    std::copy_n(shape.program.input_gradient(), gradient.size(), gradient.begin());
-    for (const auto& layer : layers(i)) {
+    copy(shape.program.input_gradient(), gradient_.data());
+    timings_.timed("step", 0, [&] { step_layers(layers(i), norms, lr, shape); });
+    shape.holds = -1;
+  }
+
+  void step_layers(const std::vector<FormatLayer>& layers, const std::vector<Norm*>& norms,
+                   double lr, Shape& shape) {
+    for (const auto& layer : layers) {
       if (layer.scheme.bits == 16) continue;
       const WeightView place = shape.weights.weight(layer.name);
       with_rounded(layer, [&](const QuantizedLinear& linear) {
@@ -209,10 +241,12 @@ class Distiller {
   int64_t hidden_, blocks_, rows_, first_ = 0;  // first_: the first block with a rounded layer
   HeadLoss head_;
   std::vector<std::vector<float>> saved_;  // the input of each block, and the last one's output
+  std::vector<float> target_, gradient_;
   std::map<std::string, ScaleTuner> tuners_;
   std::map<std::string, QuantizedLinear> kept_;
   std::map<std::string, Norm> norms_;  // by the weight's name
   std::vector<std::unique_ptr<Shape>> shapes_;
+  Timings timings_;
 };
 
 }  // namespace
@@ -237,6 +271,7 @@ DistillResult distill(const DistillInputs& inputs, const DistillOptions& options
     if (on_step) on_step(i, result.steps, kl);
   }
   distiller.take(result);
+  if (inputs.timings != nullptr) distiller.add_timings(*inputs.timings);
   return result;
 }
 

@@ -11,6 +11,7 @@
 
 #include "signround/formats/format.h"
 #include "signround/graph/stream.h"
+#include "signround/graph/timings.h"
 #include "signround/io/checkpoint.h"
 #include "signround/model/architecture.h"
 #include "signround/model/scaled_checkpoint.h"
@@ -36,6 +37,7 @@ struct DistillInputs {
   const TokenMasks& masks;          // which tokens' predictions count; empty: all
   const ActivationStream& targets;  // the original's last hidden states
   std::function<QuantizedLinear(const FormatLayer&)> read;  // a layer as it was rounded
+  Timings* timings = nullptr;  // gets the time of every part
 };
 
 struct DistillResult {

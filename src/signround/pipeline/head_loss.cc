@@ -47,18 +47,28 @@ double HeadLoss::run(const float* hidden, int64_t rows, std::span<const uint8_t>
     reference(first, count, reference_.data());
     const RowsIn model{logits(hidden + first * hidden_, count), vocab_},
         ref{reference_.data(), vocab_};
-    const std::span<KlRow> found(rows_.data(), static_cast<size_t>(count));
-    kl_fwd(count, vocab_, model, ref, {}, found);
-    for (int64_t r = 0; r < count; ++r)
-      if (part.empty() || part[static_cast<size_t>(r)] != 0)
-        sum += rows_[static_cast<size_t>(r)].kl;
-    float* gradient = program_.output_gradient();
-    kl_bwd(count, vocab_, model, ref, found, part, scale, {gradient, DType::kF32, vocab_});
-    std::fill(gradient + count * vocab_, gradient + kRows * vocab_, 0.0f);
+    timings_.timed("head kl", 0, [&] {
+      const std::span<KlRow> found(rows_.data(), static_cast<size_t>(count));
+      kl_fwd(count, vocab_, model, ref, {}, found);
+      for (int64_t r = 0; r < count; ++r)
+        if (part.empty() || part[static_cast<size_t>(r)] != 0)
+          sum += rows_[static_cast<size_t>(r)].kl;
+      float* gradient = program_.output_gradient();
+      kl_bwd(count, vocab_, model, ref, found, part, scale, {gradient, DType::kF32, vocab_});
+      std::fill(gradient + count * vocab_, gradient + kRows * vocab_, 0.0f);
+    });
     program_.backward(weights_, false);
     std::copy_n(program_.input_gradient(), count * hidden_, d_hidden + first * hidden_);
   }
   return sum;
+}
+
+void HeadLoss::add_timings(Timings& timings) const {
+  for (OpTiming t : program_.timings()) {
+    t.name = "head " + t.name;
+    timings.add({t});
+  }
+  timings.add(timings_.all());
 }
 
 int64_t HeadLoss::bytes_needed(const Architecture& architecture, DType compute) {

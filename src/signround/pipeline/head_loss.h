@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "signround/graph/program.h"
+#include "signround/graph/timings.h"
 #include "signround/io/checkpoint.h"
 #include "signround/model/architecture.h"
 #include "signround/ops/xent.h"
@@ -30,6 +31,8 @@ class HeadLoss {
   double run(const float* hidden, int64_t rows, std::span<const uint8_t> mask, float scale,
              const Reference& reference, float* d_hidden);
 
+  void add_timings(Timings& timings) const;  // of all calls, as "head ..."
+
   static constexpr int64_t kRows = 128;
   static int64_t bytes_needed(const Architecture& architecture, DType compute);
 
@@ -40,6 +43,7 @@ class HeadLoss {
   int64_t hidden_, vocab_;
   std::vector<float> reference_;
   std::vector<KlRow> rows_;
+  Timings timings_;
 };
 
 }  // namespace signround

@@ -343,7 +343,8 @@ void Run::end_to_end() {
          .samples = calibration_.samples,
          .masks = masks_,
          .targets = targets_,
-         .read = [&](const FormatLayer& layer) { return packed->read_linear(layer); }},
+         .read = [&](const FormatLayer& layer) { return packed->read_linear(layer); },
+         .timings = &block_timings_},
         distill_options(options_, plan_), [&](int64_t step, int64_t steps, double kl) {
           check_interrupted();
           log_info(fmt::format("end to end: step {} of {}  KL {:.5f}", step + 1, steps, kl));
@@ -368,7 +369,7 @@ void Run::end_to_end() {
     for (const auto& [name, factors] : learned.norms)
       file.write(name + kFactors, std::as_bytes(std::span(factors.rows)));
     file.finish();
-    timings_.add("end to end", seconds_since(start));
+    end_timings("end to end", seconds_since(start));
     learned_ = true;
   }
 

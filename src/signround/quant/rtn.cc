@@ -7,7 +7,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
-#include "signround/kernels/cpu/convert.h"
+#include "signround/kernels/cpu/codes.h"
 #include "signround/kernels/cpu/fake_quant.h"
 #include "signround/quant/grid.h"
 
@@ -91,16 +91,32 @@ QuantizedLinear make_quantized(const char* where, int64_t out, int64_t in,
 
 int64_t rows_per_thread(int64_t in) { return std::max<int64_t>(1, 16384 / in); }
 
-void dequantize_row(const QuantizedLinear& q, int64_t o, float* row) {
+namespace {
+
+void write_codes(const kernels::CodesKernel& kernel, const uint8_t* codes, int64_t n, float scale,
+                 float zero, float* weight) {
+  kernel.write_f32(codes, n, scale, zero, weight);
+}
+void write_codes(const kernels::CodesKernel& kernel, const uint8_t* codes, int64_t n, float scale,
+                 float zero, BF16* weight) {
+  kernel.write_bf16(codes, n, scale, zero, weight);
+}
+
+template <class T>
+void write_row(const QuantizedLinear& q, int64_t o, T* row) {
   const int64_t groups = q.groups(), group = q.scheme.group(q.in);
-  const uint8_t* codes = q.codes.data() + o * q.in;
+  const auto& kernel = kernels::codes_kernel();
   for (int64_t g = 0; g < groups; ++g) {
-    const float scale = q.scales[static_cast<size_t>(o * groups + g)];
-    const int zero = q.zeros[static_cast<size_t>(o * groups + g)];
-    const int64_t last = std::min(q.in, (g + 1) * group);
-    for (int64_t i = g * group; i < last; ++i) row[i] = scale * static_cast<float>(codes[i] - zero);
+    const auto k = static_cast<size_t>(o * groups + g);
+    const int64_t first = g * group;
+    write_codes(kernel, q.codes.data() + o * q.in + first, std::min(q.in - first, group),
+                q.scales[k], static_cast<float>(q.zeros[k]), row + first);
   }
 }
+
+}  // namespace
+
+void dequantize_row(const QuantizedLinear& q, int64_t o, float* row) { write_row(q, o, row); }
 
 void dequantize(const QuantizedLinear& q, float* weight) {
   dequantize(q, weight, DType::kF32, q.in);
@@ -110,19 +126,11 @@ void dequantize(const QuantizedLinear& q, void* weight, DType dtype, int64_t str
   require(dtype == DType::kF32 || dtype == DType::kBF16, "dequantize", "rows of ", name_of(dtype),
           ", expected F32 or BF16");
   parallel_for(q.out, rows_per_thread(q.in), [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(dtype == DType::kBF16 ? static_cast<size_t>(q.in) : 0);
     for (int64_t row = begin; row < end; ++row) {
-      if (dtype == DType::kF32) {
-        dequantize_row(q, row, static_cast<float*>(weight) + row * stride);
-        continue;
-      }
-      dequantize_row(q, row, scratch.data());
-      kernels::convert_hwy({.cols = q.in,
-                            .x = {scratch.data(), DType::kF32, q.in},
-                            .ids = nullptr,
-                            .scale = 1.0f,
-                            .y = {static_cast<BF16*>(weight) + row * stride, dtype, stride}},
-                           0, 1);
+      if (dtype == DType::kF32)
+        write_row(q, row, static_cast<float*>(weight) + row * stride);
+      else
+        write_row(q, row, static_cast<BF16*>(weight) + row * stride);
     }
   });
 }

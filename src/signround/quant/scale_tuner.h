@@ -61,15 +61,13 @@ class ScaleTuner {
   void step(const QuantizedLinear& linear, const float* d_weight, int64_t stride, double lr);
 
   // (out, groups), as scale_dtype holds them.
-  std::vector<float> scales() const;
+  const std::vector<float>& scales() const { return scales_; }
 
   static int64_t bytes(int64_t out, int64_t in, const QuantScheme& scheme);
 
  private:
-  float scale(size_t k) const;
-
   QuantScheme scheme_;
-  std::vector<float> start_, log_factor_;
+  std::vector<float> start_, scales_, log_factor_;
   std::vector<ScaleMoments> moments_;
   int64_t steps_ = 0;
 };
