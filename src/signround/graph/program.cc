@@ -638,4 +638,17 @@ int64_t Program::bytes_needed(const Graph& graph, const ProgramOptions& options)
   return Impl(graph, options).arena.bytes();
 }
 
+int64_t Program::workspace_bytes(const Graph& graph, const ProgramOptions& options) {
+  const Impl program(graph, options);
+  int64_t product = 0, attention = 0;
+  for (const auto& p : program.products)
+    product = std::max(product, matmul_workspace_bytes(p->spec));
+  for (const Op& op : graph.ops())
+    if (const auto* o = std::get_if<AttentionOp>(&op))
+      for (const bool backward : {false, options.train})
+        attention = std::max(attention,
+                             attention_scratch_bytes(program.attention_shape(*o), backward));
+  return product + attention;
+}
+
 }  // namespace signround

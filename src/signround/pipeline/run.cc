@@ -86,7 +86,8 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
 // The model's input: rows of the embedding.
 void Run::embed() {
   const int64_t hidden = plan_.architecture.hidden;
-  targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype);
+  targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype,
+                              plan_.scratch_bytes > 0 ? scales_.parent_path() : "");
   std::vector<float> rows(static_cast<size_t>(plan_.seqlen * hidden));
   const auto start = Clock::now();
   for (int64_t s = 0; s < plan_.nsamples; ++s) {
