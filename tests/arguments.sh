@@ -9,7 +9,7 @@ expect 0 quantize "$tiny" -o short --group-size 32 --iters 3 --nsamples 4 --seql
   --no-enable-quanted-input --ignore-layers k_proj,layers.1.mlp --compute-dtype float32 --threads 1 --asym --quiet
 same ours short
 [ ! -s err.txt ] || die "--quiet is not quiet"
-for command in quantize eval generate inspect; do
+for command in quantize plan eval generate inspect; do
   expect 0 $command --help
   grep -q 'usage: signround' out.txt || die "$command --help"
 done

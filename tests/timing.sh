@@ -8,6 +8,10 @@ finished out
 for part in linears.forward linears.weight_gradient attention.backward gather loss 'step and fake quantization' pack; do
   grep -qE "^ +$part +[0-9.]+ s" tables.txt || die "no line of $part"
 done
+expect 0 quantize "$tiny" "${small[@]}" --method gptq --timing -o gptq
+for part in observer factor journal 'lay out' 'measuring the machine'; do
+  grep -qE "^ +$part +[0-9.]+ s" err.txt || die "no line of $part"
+done
 awk '/ s +-?[0-9.]+%/ {
        for (i = 2; i <= NF; ++i) if ($i == "s") seconds = $(i - 1)
        if (seconds < 0) { print "negative: " $0; exit 1 }

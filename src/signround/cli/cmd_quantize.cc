@@ -10,16 +10,22 @@
 #include "signround/pipeline/quantize.h"
 
 namespace signround {
+namespace {
 
-int cmd_quantize(int argc, const char* const* argv) {
+int plan_or_quantize(bool only_plan, int argc, const char* const* argv) {
   QuantizeOptions options;
   std::string model, device = "cpu";
   bool json = false, quiet = false, verbose = false;
-  Flags flags("quantize MODEL -o OUT [flags]",
-              "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and "
-              "reports what was lost. A run that was stopped goes "
-              "on with the same command. Flags may be spelled with - or _. For example: "
-              "signround quantize org/name -o name-4bit --bits 4 --group-size 128");
+  Flags flags(
+      only_plan ? "plan MODEL -o OUT [flags]" : "quantize MODEL -o OUT [flags]",
+      only_plan
+          ? "Prints what 'signround quantize' with the same flags would do in an empty OUT, and "
+            "how "
+            "much time, memory and disk it would need. Writes nothing."
+          : "Rounds the weights of MODEL to few bits, writes the checkpoint, reads it back and "
+            "reports what was lost. A run that was stopped goes "
+            "on with the same command. Flags may be spelled with - or _. For example: "
+            "signround quantize org/name -o name-4bit --bits 4 --group-size 128");
   std::vector<std::string> notes;
   add_quantize_flags(flags, model, options, notes);
   flags.add("device", device,
@@ -27,7 +33,8 @@ int cmd_quantize(int argc, const char* const* argv) {
              .aliases = {"device_map", "devices"},
              .value = "NAME",
              .spellings = {{"0", "cuda:0"}}});
-  flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
+  if (!only_plan)
+    flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
   flags.add("quiet", quiet, {.help = "only warnings and errors"});
   flags.add("verbose", verbose, {.help = "more progress"});
   if (!flags.parse(argc, argv)) return 0;
@@ -40,6 +47,10 @@ int cmd_quantize(int argc, const char* const* argv) {
   for (const auto& note : notes) log_warn(note);
   set_log_level(quiet ? LogLevel::kWarn : verbose ? LogLevel::kDebug : LogLevel::kInfo);
 
+  if (only_plan) {
+    std::printf("%s\n", plan_quantization(model, options).describe().c_str());
+    return 0;
+  }
   const QuantizeResult result = quantize(model, options);
   if (result.already_done) {
     log_info(options.output + " holds the finished result of this very run; nothing to do");
@@ -64,5 +75,10 @@ int cmd_quantize(int argc, const char* const* argv) {
       static_cast<double>(report.planned_memory) / 1e6, report.degradations.size());
   return 0;
 }
+
+}  // namespace
+
+int cmd_quantize(int argc, const char* const* argv) { return plan_or_quantize(false, argc, argv); }
+int cmd_plan(int argc, const char* const* argv) { return plan_or_quantize(true, argc, argv); }
 
 }  // namespace signround

@@ -17,6 +17,7 @@ int cmd_tokenize(int argc, const char* const* argv);
 int cmd_template(int argc, const char* const* argv);
 int cmd_compare(int argc, const char* const* argv);
 int cmd_quantize(int argc, const char* const* argv);
+int cmd_plan(int argc, const char* const* argv);
 int cmd_eval(int argc, const char* const* argv);
 int cmd_generate(int argc, const char* const* argv);
 int cmd_inspect(int argc, const char* const* argv);

@@ -16,6 +16,7 @@ namespace {
 constexpr signround::Command kCommands[] = {
     {"quantize", "round a model's weights, write and verify the checkpoint",
      signround::cmd_quantize},
+    {"plan", "what quantize with the same flags would need: time, memory, disk", signround::cmd_plan},
     {"eval", "perplexity, and divergence from the original", signround::cmd_eval},
     {"compare", "several methods on one model: size, time, memory, perplexity, divergence",
      signround::cmd_compare},

@@ -82,6 +82,7 @@ struct Program::Impl {
   std::vector<std::unique_ptr<LazyMatmul>> products;
   std::vector<RopeTable> rope_tables;  // of each RopeOp; made at its first run
   LinearInputObserver observer;
+  double observer_seconds = 0;  // of the step in work
 
   Impl(const Graph& g, const ProgramOptions& o) : graph(g), options(o), rows(o.batch * o.seq_len) {
     require(o.batch > 0 && o.seq_len > 0, "program", "batch ", o.batch, " and seq_len ", o.seq_len,
@@ -207,12 +208,18 @@ struct Program::Impl {
                        2.0 * double(rows) * double(cols) * double(in_cols), [=, this](Run& run) {
                          if (read.buffer != x.buffer) convert(in_cols, any(x), out(read));
                          const LinearsOp& linears = std::get<LinearsOp>(op(i));
-                         if (observer)
-                           observer(linears, pointer(read), read.dtype, rows, read.stride);
+                         if (observer) observe(linears, read);
                          const auto& weights = run.weights->group(group);
                          matmul->run(pointer(read), weights.weight.data(), weights.bias.as<float>(),
                                      static_cast<float*>(pointer(fused[index])));
                        }});
+  }
+
+  void observe(const LinearsOp& linears, const View& x) {
+    const auto start = std::chrono::steady_clock::now();
+    observer(linears, pointer(x), x.dtype, rows, x.stride);
+    observer_seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
   // How many operations of kind O were recorded before op i.
@@ -582,8 +589,10 @@ struct Program::Impl {
     for (Step& step : steps) {
       step.run(run);
       const auto end = Clock::now();
+      if (observer) timings[timing("observer")].seconds += observer_seconds;
       OpTiming& t = timings[step.timing];
-      t.seconds += std::chrono::duration<double>(end - start).count();
+      t.seconds += std::chrono::duration<double>(end - start).count() - observer_seconds;
+      observer_seconds = 0;
       t.flops += step.flops;
       ++t.calls;
       start = end;
@@ -636,6 +645,19 @@ int64_t Program::bytes() const { return impl_->arena.bytes(); }
 const std::vector<OpTiming>& Program::timings() const { return impl_->timings; }
 int64_t Program::bytes_needed(const Graph& graph, const ProgramOptions& options) {
   return Impl(graph, options).arena.bytes();
+}
+
+int64_t Program::workspace_bytes(const Graph& graph, const ProgramOptions& options) {
+  const Impl program(graph, options);
+  int64_t product = 0, attention = 0;
+  for (const auto& p : program.products)
+    product = std::max(product, matmul_workspace_bytes(p->spec));
+  for (const Op& op : graph.ops())
+    if (const auto* o = std::get_if<AttentionOp>(&op))
+      for (const bool backward : {false, options.train})
+        attention = std::max(attention,
+                             attention_scratch_bytes(program.attention_shape(*o), backward));
+  return product + attention;
 }
 
 }  // namespace signround

@@ -74,6 +74,9 @@ class Program {
   const std::vector<OpTiming>& timings() const;
   // Bytes that a program of these options would plan, without allocating them.
   static int64_t bytes_needed(const Graph& graph, const ProgramOptions& options);
+  // Bytes that its kernels keep beside these: the largest product's packed operands and the largest
+  // attention's scratch. Kept by the calling thread, for all programs that it runs.
+  static int64_t workspace_bytes(const Graph& graph, const ProgramOptions& options);
 
  private:
   struct Impl;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "signround/base/error.h"
+#include "signround/ops/attention.h"
 #include "signround/testing/complex_step.h"
 #include "signround/testing/random.h"
 
@@ -321,6 +322,20 @@ TEST(Program, PlansLessThanTheSumOfItsBuffersAndSkipsUnwantedGradients) {
   const int64_t forward = Program::bytes_needed(graph, {.batch = 8, .seq_len = 64});
   const int64_t train = Program::bytes_needed(graph, {.batch = 8, .seq_len = 64, .train = true});
   EXPECT_LT(forward, train);
+  // Kernels keep at least what attention's backward pass asks for.
+  const ProgramOptions how{.batch = 8, .seq_len = 64, .train = true};
+  for (const Op& op : graph.ops())
+    if (const auto* o = std::get_if<AttentionOp>(&op))
+      EXPECT_GE(Program::workspace_bytes(graph, how),
+                attention_scratch_bytes({.batch = 8,
+                                         .q_len = 64,
+                                         .kv_len = 64,
+                                         .heads = o->spec.heads,
+                                         .kv_heads = o->spec.kv_heads,
+                                         .head_dim = o->spec.head_dim,
+                                         .scale = o->spec.scale,
+                                         .causal = true},
+                                        true));
   ToyModel setup({}, DType::kF32);
   Program program(
       setup.graph,

@@ -2,33 +2,32 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <filesystem>
+#include <optional>
+#include <span>
 
+#include "signround/io/scratch_file.h"
 #include "signround/tensor/buffer.h"
 #include "signround/tensor/dtype.h"
 #include "signround/tensor/rows.h"
 
 namespace signround {
 
-// (samples, seq_len, cols) in f32 or bf16.
+// (samples, seq_len, cols) in f32 or bf16, in memory or in a file. Not thread-safe.
 class ActivationStream {
  public:
   ActivationStream() = default;
-  ActivationStream(int64_t samples, int64_t seq_len, int64_t cols, DType dtype)
-      : samples_(samples),
-        seq_len_(seq_len),
-        cols_(cols),
-        dtype_(dtype),
-        memory_(samples * seq_len * cols * size_of(dtype)) {}
+  // folder: where the file without a name is made that holds all but one sample; empty: all is in
+  // memory. Error{kIo} where the disk has too little space.
+  ActivationStream(int64_t samples, int64_t seq_len, int64_t cols, DType dtype,
+                   std::filesystem::path folder = {});
 
   int64_t samples() const { return samples_; }
   int64_t seq_len() const { return seq_len_; }
   int64_t cols() const { return cols_; }
   DType dtype() const { return dtype_; }
-  int64_t bytes() const { return memory_.bytes(); }
-  // The seq_len rows of one sample.
-  RowsAny sample(int64_t i) const { return {memory_.as<char>() + offset(i), dtype_, cols_}; }
-  RowsOut sample(int64_t i) { return {memory_.as<char>() + offset(i), dtype_, cols_}; }
+  // The seq_len rows of one sample; from a file they are valid until the next call of any function.
+  RowsAny sample(int64_t i) const;
 
   // Copies samples into consecutive rows of f32, and back.
   void gather(const int64_t* indices, int64_t count, float* rows) const;
@@ -37,10 +36,19 @@ class ActivationStream {
   ActivationStream clone() const;
 
  private:
-  int64_t offset(int64_t i) const { return i * seq_len_ * cols_ * size_of(dtype_); }
+  int64_t sample_bytes() const { return seq_len_ * cols_ * size_of(dtype_); }
+  // Where sample i lies; of a file, the one place that there is for all.
+  std::span<std::byte> place(int64_t i) const {
+    return {memory_.as<std::byte>() + (file_ ? 0 : i * sample_bytes()),
+            static_cast<size_t>(sample_bytes())};
+  }
+  void check(int64_t first, int64_t count) const;
+
   int64_t samples_ = 0, seq_len_ = 0, cols_ = 0;
   DType dtype_ = DType::kF32;
-  Buffer memory_;
+  std::filesystem::path folder_;
+  std::optional<ScratchFile> file_;
+  mutable Buffer memory_;  // all samples, or the one that was read or written last
 };
 
 }  // namespace signround

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -59,6 +60,42 @@ void write_fully(const char* where, const FileDescriptor& file, const std::files
            " of ", path.string(), " (", done,
            " were written): ", std::generic_category().message(error_number));
     }
+    done += static_cast<size_t>(n);
+  }
+}
+
+// fallocate(2) itself, not posix_fallocate: where the file system cannot reserve, glibc's would write
+// every block of the file instead of saying so.
+void reserve_space(const char* where, const FileDescriptor& file, const std::filesystem::path& path,
+                   int64_t bytes) {
+  const auto refuse = [&](int error_number) {
+    fail(ErrorKind::kIo, where, "cannot reserve ", bytes, " bytes for ", path.string(), ": ",
+         std::generic_category().message(error_number));
+  };
+  while (fallocate(file.get(), 0, 0, bytes) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EOPNOTSUPP && errno != ENOSYS) refuse(errno);
+    struct statvfs fs {};
+    if (fstatvfs(file.get(), &fs) == 0 &&
+        static_cast<uint64_t>(fs.f_bavail) * fs.f_frsize < static_cast<uint64_t>(bytes))
+      refuse(ENOSPC);
+    if (ftruncate(file.get(), bytes) != 0) refuse(errno);
+    return;
+  }
+}
+
+void read_fully(const char* where, const FileDescriptor& file, const std::filesystem::path& path,
+                std::span<std::byte> bytes, int64_t offset) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const size_t piece = std::min(bytes.size() - done, kPiece);
+    const ssize_t n =
+        pread(file.get(), bytes.data() + done, piece, offset + static_cast<int64_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0)
+      fail(ErrorKind::kIo, where, "cannot read ", bytes.size(), " bytes at offset ", offset, " of ",
+           path.string(), " (", done, " were read): ",
+           n < 0 ? std::generic_category().message(errno) : "the file ends there");
     done += static_cast<size_t>(n);
   }
 }

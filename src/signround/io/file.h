@@ -46,6 +46,13 @@ int64_t size_of_file(const char* where, const FileDescriptor& file,
 // sizes.
 void write_fully(const char* where, const FileDescriptor& file, const std::filesystem::path& path,
                  std::span<const std::byte> bytes, int64_t offset);
+// Makes the file `bytes` long, with real blocks where the file system can reserve them, so that a full
+// disk shows now and not after hours. kIo where there is too little space.
+void reserve_space(const char* where, const FileDescriptor& file, const std::filesystem::path& path,
+                   int64_t bytes);
+// bytes.size() bytes at `offset`. Fails with kIo, also where the file is shorter.
+void read_fully(const char* where, const FileDescriptor& file, const std::filesystem::path& path,
+                std::span<std::byte> bytes, int64_t offset);
 void sync_file(const char* where, const FileDescriptor& file, const std::filesystem::path& path);
 // Makes a rename or a new name in the folder of `path` survive a power cut.
 void sync_folder_of(const char* where, const std::filesystem::path& path);

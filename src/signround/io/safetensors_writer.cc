@@ -1,12 +1,10 @@
 #include <fcntl.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <system_error>
 
 #include "signround/base/error.h"
 #include "signround/io/safetensors.h"
@@ -61,26 +59,6 @@ std::vector<int64_t> checked_offsets(std::span<const TensorInfo> tensors) {
   return offsets;
 }
 
-// Real blocks, so that a full disk shows now and not after hours. fallocate(2) itself, not
-// posix_fallocate: where the file system cannot reserve, glibc's would write every block of the
-// file instead of saying so.
-void reserve(const FileDescriptor& file, const std::filesystem::path& path, int64_t bytes) {
-  const auto refuse = [&](int error_number) {
-    fail(ErrorKind::kIo, kWhere, "cannot reserve ", bytes, " bytes for ", path.string(), ": ",
-         std::generic_category().message(error_number));
-  };
-  while (fallocate(file.get(), 0, 0, bytes) != 0) {
-    if (errno == EINTR) continue;
-    if (errno != EOPNOTSUPP && errno != ENOSYS) refuse(errno);
-    struct statvfs fs {};
-    if (fstatvfs(file.get(), &fs) == 0 &&
-        static_cast<uint64_t>(fs.f_bavail) * fs.f_frsize < static_cast<uint64_t>(bytes))
-      refuse(ENOSPC);
-    if (ftruncate(file.get(), bytes) != 0) refuse(errno);
-    return;
-  }
-}
-
 }  // namespace
 
 std::vector<TensorInfo> sorted_for_alignment(std::vector<TensorInfo> tensors) {
@@ -123,7 +101,7 @@ SafetensorsWriter SafetensorsWriter::create(const std::filesystem::path& path,
     fail_io(kWhere, "create a file of " + std::to_string(writer.file_bytes_) + " bytes at", partial,
             errno);
   try {
-    reserve(writer.file_, partial, writer.file_bytes_);
+    reserve_space(kWhere, writer.file_, partial, writer.file_bytes_);
     write_fully(kWhere, writer.file_, partial, std::as_bytes(std::span(writer.header_)), 0);
     sync_folder_of(kWhere, partial);
   } catch (...) {

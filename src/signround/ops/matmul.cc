@@ -93,6 +93,10 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
 
 std::string matmul_kernel_name(const MatmulSpec& s) { return std::string(kernel_for(s).name); }
 
+int64_t matmul_workspace_bytes(const MatmulSpec& s) {
+  return kernel_for(s).name == "amx" ? kernels::matmul_amx_workspace_bytes(s) : 0;
+}
+
 const ComputeRates& compute_rates() {
   static const ComputeRates rates = measure_rates();
   return rates;

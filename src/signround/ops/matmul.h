@@ -18,6 +18,9 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& spec);
 // The row of the kernel table that make_matmul takes on a CPU: "amx", "onednn" or "ref".
 std::string matmul_kernel_name(const MatmulSpec& spec);
 
+// Bytes that the calling thread keeps after a product of this shape, for its next ones of any shape.
+int64_t matmul_workspace_bytes(const MatmulSpec& spec);
+
 // What this machine's products reach, measured in about a tenth of a second.
 struct ComputeRates {
   double f32 = 0,

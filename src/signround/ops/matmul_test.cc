@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <thread>
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
@@ -197,6 +200,55 @@ TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
     EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
   }
   EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
+}
+
+int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+// In threads of their own, which keep nothing of products before these.
+TEST(Matmul, KeepsTheWorkspaceThatItSays) {
+  const MatmulSpec forward{.m = 2048,
+                           .n = 4000,
+                           .k = 2048,
+                           .in = DType::kBF16,
+                           .trans_b = true,
+                           .lda = 2048,
+                           .ldb = 2048,
+                           .ldc = 4000},
+      gradient{.m = 2048,
+               .n = 4000,
+               .k = 1024,
+               .in = DType::kBF16,
+               .trans_a = true,
+               .lda = 2048,
+               .ldb = 4000,
+               .ldc = 4000};
+  Buffer a(2048 * 2048 * 2), b(4000 * 2048 * 2), c(2048 * 4000 * 4);
+  for (Buffer* buffer : {&a, &b, &c})
+    std::memset(buffer->data(), 0, static_cast<size_t>(buffer->bytes()));
+  make_matmul(forward)->run(a.data(), b.data(), nullptr,
+                            c.as<float>());  // loads what is loaded once
+  for (const MatmulSpec& spec : {forward, gradient}) {
+    int64_t kept = 0;
+    std::thread([&] {
+      const auto product = make_matmul(spec);
+      const int64_t before = resident_bytes();
+      product->run(a.data(), b.data(), nullptr, c.as<float>());
+      kept = resident_bytes() - before;
+    }).join();
+    const int64_t said = matmul_workspace_bytes(spec);
+    if (matmul_kernel_name(spec) != "amx") {
+      EXPECT_EQ(said, 0);
+      continue;
+    }
+    EXPECT_GT(said, int64_t{8} << 20);
+    // Either way: pages of 2 MiB at both ends of two buffers, and what a team of threads takes.
+    EXPECT_NEAR(static_cast<double>(kept), static_cast<double>(said), 0x1p23) << spec.trans_a;
+  }
 }
 
 TEST(Matmul, GivesTheSameBitsEveryTime) {

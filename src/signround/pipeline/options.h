@@ -263,7 +263,8 @@ struct QuantizeOptions {
        .choices = {"auto", "float32", "bfloat16"},
        .value = "TYPE"});
     v("max_memory", max_memory,
-      {.help = "GB that the run may hold; micro-batches shrink to fit; 0: what is free",
+      {.help = "GB that the run may hold; where activations of all samples do not fit, they wait in a "
+               "file in OUT, and then micro-batches shrink; 0: what is free",
        .min = 0,
        .max = 1e6,
        .value = "GB"});

@@ -31,6 +31,9 @@ constexpr int64_t kTokensPerMicroBatch =
 constexpr int64_t kStreamInF32 = int64_t{2} << 30;  // streams that are larger wait in bf16
 constexpr double kRtnBytesPerSecond =
     400e6;  // of source weights: reading, rounding, packing, reading back
+// Pages of the program and its libraries that are not there yet, and products that are yet to be
+// compiled: 5 MB of code were measured.
+constexpr int64_t kLibraries = int64_t{8} << 20;
 constexpr double kOptRtnWeightsPerSecond = 60e6;
 
 std::string gigabytes(int64_t bytes) {
@@ -42,8 +45,7 @@ int64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
   int64_t size = 0, resident = 0, shared = 0;
   statm >> size >> resident >> shared;
-  return (resident - shared) * sysconf(_SC_PAGESIZE) +
-         (int64_t{32} << 20);  // and what libraries will touch
+  return resident * sysconf(_SC_PAGESIZE) + kLibraries;
 }
 
 int64_t available_memory() {
@@ -269,6 +271,49 @@ int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer
   return bytes;
 }
 
+// What runs one micro-batch through `graph`, the largest unit.
+void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan) {
+  ProgramOptions how{.batch = plan.micro_batch,
+                     .seq_len = plan.seqlen,
+                     .compute = plan.compute,
+                     .train = plan.tunes()};
+  const int64_t rows = plan.micro_batch * plan.seqlen;
+  MemoryLedger& m = plan.memory;
+  int64_t widest = 0;  // input of a layer, which is observed in f32
+  if (plan.method == "opt-rtn" || (plan.tunes() && options.start == "searched"))
+    for (const auto& p : graph.linear_params()) widest = std::max(widest, p.in);
+  m.program =
+      Program::bytes_needed(graph, how) + rows * (plan.architecture.hidden + widest) * 4;
+  m.workspace = Program::workspace_bytes(graph, how);
+  if (plan.method == "gptq")
+    for (const auto& p : graph.linear_params())
+      m.workspace = std::max(m.workspace, matmul_workspace_bytes({.m = p.in,
+                                                                  .n = p.in,
+                                                                  .k = rows,
+                                                                  .in = plan.compute,
+                                                                  .trans_a = true,
+                                                                  .lda = p.in,
+                                                                  .ldb = p.in,
+                                                                  .ldc = p.in,
+                                                                  .accumulate = true}));
+  if (options.e2e_epochs == 0) return;
+  how.batch = distill_options(options, plan).batch;
+  how.input_gradient = true;
+  m.workspace = std::max(m.workspace, Program::workspace_bytes(graph, how));
+}
+
+// Integers stay in memory where half of what is allowed is enough.
+void plan_end_to_end(const QuantizeOptions& options, int64_t limit, Plan& plan) {
+  MemoryLedger& m = plan.memory;
+  const auto bytes = [&] {
+    return distill_bytes(plan.architecture, plan.layers, plan.seqlen,
+                         distill_options(options, plan));
+  };
+  plan.keep_integers = true;
+  plan.keep_integers = m.base + m.streams + m.packing + bytes() <= limit / 2;
+  m.end_to_end = bytes() + m.packing;  // while scales are written
+}
+
 void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t micro_batch,
                  Plan& plan) {
   const Architecture& arch = plan.architecture;
@@ -278,12 +323,12 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     for (const auto& l : layers)
       m.packing = std::max(m.packing, l.out * l.in * 8 + (int64_t{1} << 20));
   // Copied tensors: in pieces from a file that holds them as they are; a GGUF's are decoded whole,
-  // beside the mapped pages that they are decoded from.
+  // beside the mapped pages that they are decoded from, at most 34 bytes for 32 values (Q8_0).
   std::error_code ignored;
   const bool as_they_are = std::filesystem::is_directory(checkpoint.source(), ignored);
   for (const auto& t : checkpoint.tensors())
-    m.packing = std::max(m.packing, as_they_are ? std::min(t.nbytes(), OutputFolder::kPiece)
-                                                : 2 * t.nbytes());
+    m.copying = std::max(m.copying, as_they_are ? std::min(t.nbytes(), OutputFolder::kPiece)
+                                                : t.nbytes() + t.nbytes() * 17 / 32);
   if (!plan.needs_calibration()) return;
 
   const int64_t stream_elements = plan.nsamples * plan.seqlen * arch.hidden;
@@ -293,7 +338,6 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
               (options.stream_dtype == "auto" && streams * stream_elements * 4 > kStreamInF32)
           ? DType::kBF16
           : DType::kF32;
-  m.streams = streams * stream_elements * size_of(plan.stream_dtype);
   Graph graph;  // of the largest unit
   for (const BlockUnit& unit : plan.units) {
     Graph of_unit = plan.graph_of(unit);
@@ -305,28 +349,29 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
       for (const auto& l : layers) m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
   }
-  if (options.awq) m.slots = std::max(m.slots, prepare_awq_bytes(plan.layers));
+  if (options.awq) m.preparation = prepare_awq_bytes(plan.layers);
   const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
                                                : available_memory() / 10 * 9;
-  if (options.e2e_epochs > 0) {
-    const auto bytes = [&] {
-      return distill_bytes(arch, plan.layers, plan.seqlen, distill_options(options, plan));
-    };
-    plan.keep_integers = true;
-    plan.keep_integers = m.base + m.streams + m.packing + bytes() <= limit / 2;
-    m.slots = std::max(m.slots, bytes());
-  }
-  for (plan.micro_batch = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;;
-       --plan.micro_batch) {
-    if (plan.batch % plan.micro_batch != 0) continue;
-    m.program = Program::bytes_needed(graph, {.batch = plan.micro_batch,
-                                              .seq_len = plan.seqlen,
-                                              .compute = plan.compute,
-                                              .train = plan.tunes()}) +
-                plan.micro_batch * plan.seqlen * arch.hidden * 4;
-    const bool small = plan.micro_batch * plan.seqlen <= kTokensPerMicroBatch && m.total() <= limit;
-    if (small || plan.micro_batch == 1) break;
-  }
+  // Whether activations wait in memory or in a file does not change the result, the micro-batch
+  // does, in the last bits: it shrinks only where the file alone is not enough.
+  int64_t widest = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;
+  while (widest > 1 &&
+         (plan.batch % widest != 0 || widest * plan.seqlen > kTokensPerMicroBatch))
+    --widest;
+  const auto plan_with = [&](bool in_file, int64_t micro) {
+    plan.micro_batch = micro;
+    plan.scratch_bytes = in_file ? streams * stream_elements * size_of(plan.stream_dtype) : 0;
+    m.streams = streams * (in_file ? stream_elements / plan.nsamples : stream_elements) *
+                size_of(plan.stream_dtype);
+    plan_program(graph, options, plan);
+    if (options.e2e_epochs > 0) plan_end_to_end(options, limit, plan);
+    return m.total() <= limit;
+  };
+  const bool may_use_file = options.max_memory > 0;
+  bool fits = plan_with(false, widest);
+  if (!fits && may_use_file) fits = plan_with(true, widest);
+  for (int64_t micro = widest - 1; !fits && micro >= 1; --micro)
+    if (plan.batch % micro == 0) fits = plan_with(may_use_file, micro);
   if (m.total() > limit)
     fail(ErrorKind::kMemory, "plan", "the run needs ", gigabytes(m.total()), " (", m.describe(),
          "), ", options.max_memory > 0 ? "--max-memory allows " : "free are ", gigabytes(limit),
@@ -381,11 +426,15 @@ void check_disk(const Plan& plan, const std::string& output) {
          folder != folder.parent_path())
     folder = folder.parent_path();
   const auto space = std::filesystem::space(folder, error);
-  const int64_t needed = std::max<int64_t>(plan.disk_bytes - bytes_taken(plan), 0);
+  const int64_t needed =
+      std::max<int64_t>(plan.disk_bytes - bytes_taken(plan), 0) + plan.scratch_bytes;
   if (!error && space.available < static_cast<std::uintmax_t>(needed))
     fail(ErrorKind::kIo, "plan", "the result needs ", gigabytes(needed),
-         " more on the disk of ", folder.string(), ", free are ",
-         gigabytes(static_cast<int64_t>(space.available)));
+         " more on the disk of ", folder.string(),
+         plan.scratch_bytes > 0 ? " (" + gigabytes(plan.scratch_bytes) +
+                                      " of it while activations wait in a file)"
+                                : "",
+         ", free are ", gigabytes(static_cast<int64_t>(space.available)));
 }
 
 }  // namespace
@@ -402,11 +451,20 @@ std::string MemoryLedger::describe() const {
     if (bytes > 0) text += (text.empty() ? "" : " + ") + gigabytes(bytes) + " " + name;
   };
   add("program and tables", base);
-  add("activations of all samples", streams);
-  add("one block's weights and gradients", weights);
-  add("its tuning state", slots);
-  add("one micro-batch", program);
-  add("packing", packing);
+  add("activations of samples", streams);
+  add("kernels' workspace", workspace);
+  const int64_t most = std::max({block(), preparation, end_to_end, copying});
+  if (most == block()) {
+    add("one block's weights and gradients", weights);
+    add("one micro-batch", program);
+    add(slots >= packing ? "its tuning state" : "packing", std::max(slots, packing));
+  } else if (most == end_to_end) {
+    add("the end-to-end pass", end_to_end);
+  } else if (most == preparation) {
+    add("the search for AWQ's factors", preparation);
+  } else {
+    add("copying", copying);
+  }
   return text;
 }
 
@@ -445,8 +503,9 @@ std::string Plan::describe() const {
   if (needs_calibration())
     text += fmt::format(
         "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, "
-        "activations wait in {}",
-        nsamples, seqlen, batch, micro_batch, torch_name_of(compute), torch_name_of(stream_dtype));
+        "activations wait in {}{}",
+        nsamples, seqlen, batch, micro_batch, torch_name_of(compute), torch_name_of(stream_dtype),
+        scratch_bytes > 0 ? ", in a file of " + gigabytes(scratch_bytes) + " in OUT" : "");
   text += fmt::format("\nplan: about {}, peak memory {} = {}",
                       seconds < 90     ? fmt::format("{:.0f} s", seconds)
                       : seconds < 5400 ? fmt::format("{:.0f} min", seconds / 60)

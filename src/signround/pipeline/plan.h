@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -18,13 +19,23 @@ namespace signround {
 
 // Bytes that the run holds at its fullest moment, by what they are for.
 struct MemoryLedger {
-  int64_t base = 0;     // the program, the tokenizer, tables
-  int64_t streams = 0;  // activations of all samples: originals and quantized ones
+  // All the time.
+  int64_t base = 0;       // the program, its libraries, the tokenizer, tables
+  int64_t streams = 0;    // activations of all samples, originals and quantized ones, in memory
+  int64_t workspace = 0;  // what kernels keep for their next call
+  // While a block is in work.
   int64_t weights = 0;  // the largest block's weights and their gradients
   int64_t slots = 0;    // what tuning remembers of the largest block
   int64_t program = 0;  // activations and gradients of one micro-batch
-  int64_t packing = 0;  // integers and packed bytes of the largest layer
-  int64_t total() const { return base + streams + weights + slots + program + packing; }
+  int64_t packing = 0;  // integers and packed bytes of the largest layer, once tuning has let go of it
+  // Before or after all blocks.
+  int64_t preparation = 0;  // AWQ's search
+  int64_t end_to_end = 0;   // the pass over the whole model
+  int64_t copying = 0;      // the largest piece of a copied tensor
+  int64_t block() const { return weights + program + std::max(slots, packing); }
+  int64_t total() const {
+    return base + streams + workspace + std::max({block(), preparation, end_to_end, copying});
+  }
   std::string describe() const;
 };
 
@@ -61,7 +72,8 @@ struct Plan {
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step
   bool keep_integers = false;  // during the end-to-end pass
   MemoryLedger memory;
-  double seconds = 0;      // estimate of the whole run
+  int64_t scratch_bytes = 0;  // of the file in which activations wait; 0: they wait in memory
+  double seconds = 0;         // estimate of the whole run
   int64_t disk_bytes = 0;  // of all formats
   bool needs_calibration() const { return reads_text(method); }
   bool tunes() const { return method == "signround"; }

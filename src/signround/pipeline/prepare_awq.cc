@@ -45,11 +45,12 @@ std::vector<const FormatLayer*> rounded_readers(const Plan& plan, int64_t block,
 class Preparation {
  public:
   Preparation(const Checkpoint& source, const Plan& plan,
-              const std::vector<std::vector<int32_t>>& samples)
+              const std::vector<std::vector<int32_t>>& samples, const std::filesystem::path& folder)
       : source_(source),
         plan_(plan),
         samples_(samples),
-        stream_(plan.nsamples, plan.seqlen, plan.architecture.hidden, plan.stream_dtype) {}
+        stream_(plan.nsamples, plan.seqlen, plan.architecture.hidden, plan.stream_dtype,
+                plan.scratch_bytes > 0 ? folder : "") {}
 
   CheckpointFactors run(const std::function<void(int64_t, double)>& on_block) {
     std::vector<float> rows(static_cast<size_t>(plan_.seqlen * plan_.architecture.hidden));
@@ -167,8 +168,9 @@ class Preparation {
 
 CheckpointFactors prepare_awq(const Checkpoint& source, const Plan& plan,
                               const std::vector<std::vector<int32_t>>& samples,
+                              const std::filesystem::path& folder,
                               const std::function<void(int64_t, double)>& on_block) {
-  return Preparation(source, plan, samples).run(on_block);
+  return Preparation(source, plan, samples, folder).run(on_block);
 }
 
 std::vector<std::string> not_folded(const Plan& plan) {

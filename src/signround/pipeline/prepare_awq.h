@@ -15,9 +15,11 @@ namespace signround {
 
 // Streams the original model over the samples, one block in memory. on_block(index, gain): the error
 // of all the block's layers' outputs against that of plain rounding to nearest, in dB, 0 where
-// nothing is rounded; it may throw to stop.
+// nothing is rounded; it may throw to stop. folder: where activations wait if the plan says that
+// they do so in a file.
 CheckpointFactors prepare_awq(const Checkpoint& source, const Plan& plan,
                               const std::vector<std::vector<int32_t>>& samples,
+                              const std::filesystem::path& folder,
                               const std::function<void(int64_t, double)>& on_block);
 
 // "layers: why" of the layers that are to be rounded and have nothing in front of them that could

@@ -47,7 +47,7 @@ class PrepareAwq : public ::testing::TestWithParam<const char*> {
     }
   }
 
-  CheckpointFactors prepare() { return prepare_awq(*checkpoint_, plan_, samples_, gains()); }
+  CheckpointFactors prepare() { return prepare_awq(*checkpoint_, plan_, samples_, {}, gains()); }
   std::function<void(int64_t, double)> gains() {
     return [this](int64_t block, double gain) {
       EXPECT_EQ(block, static_cast<int64_t>(gains_.size()));

@@ -103,7 +103,7 @@ std::unique_ptr<Checkpoint> apply_awq(const Checkpoint& source, const Plan& plan
       check_interrupted();
       log_info(fmt::format("awq: block {:>3}  error {:.2f} dB against plain rounding", block, gain));
     };
-    write_factors(file, prepare_awq(source, plan, calibration.samples, on_block));
+    write_factors(file, prepare_awq(source, plan, calibration.samples, file.parent_path(), on_block));
   }
   return std::make_unique<ScaledCheckpoint>(source, read_factors(file));
 }
@@ -138,7 +138,45 @@ void check_finished(const Plan& plan, const std::string& output, const ordered_j
   }
 }
 
+std::unique_ptr<Checkpoint> open_source(const std::string& model, const QuantizeOptions& options) {
+  auto source = open_model(model, false);
+  if (source->config().contains("quantization_config"))
+    fail(ErrorKind::kUnsupported, "quantize", source->source(),
+         " is quantized already (quantization_config in its config.json); start from the original");
+  check_model(options, *source);
+  return source;
+}
+
+struct Text {
+  CalibrationSet calibration;
+  TokenMasks masks;
+};
+
+Text read_text(const QuantizeOptions& options, const Checkpoint& source) {
+  Text text;
+  if (!reads_text(options.effective_method())) return text;
+  const auto tokenizer = open_tokenizer(source);
+  text.calibration = calibrate(options, source, *tokenizer);
+  const int32_t pad = tokenizer->pad_id() == tokenizer->eos_id() ? -1 : tokenizer->pad_id();
+  for (const auto& ids : text.calibration.samples) text.masks.push_back(loss_mask(ids, pad));
+  log_info(text.calibration.describe());
+  return text;
+}
+
 }  // namespace
+
+Plan plan_quantization(const std::string& model, const QuantizeOptions& requested) {
+  const QuantizeOptions options = requested.resolved();
+  set_num_threads(options.threads);
+  const auto source = open_source(model, options);
+  const Text text = read_text(options, *source);
+  if (options.mixed())
+    log_warn("the plan is that of the scheme given; what is chosen within " +
+             (options.size.empty() ? "--avg-bits" : std::string("--size")) +
+             " is measured when the run begins");
+  return make_plan(options, *source, static_cast<int64_t>(text.calibration.samples.size()),
+                   text.calibration.seqlen);
+}
 
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& requested) {
   const QuantizeOptions options = requested.resolved();
@@ -147,22 +185,9 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
   set_num_threads(options.threads);
   QuantizeResult result;
 
-  const auto source = open_model(model, false);
-  if (source->config().contains("quantization_config"))
-    fail(ErrorKind::kUnsupported, "quantize", source->source(),
-         " is quantized already (quantization_config in its config.json); start from the original");
-  check_model(options, *source);
+  const auto source = open_source(model, options);
   RunFolder folder(options.output, source->source());
-
-  CalibrationSet calibration;
-  TokenMasks masks;
-  if (reads_text(options.effective_method())) {
-    const auto tokenizer = open_tokenizer(*source);
-    calibration = calibrate(options, *source, *tokenizer);
-    const int32_t pad = tokenizer->pad_id() == tokenizer->eos_id() ? -1 : tokenizer->pad_id();
-    for (const auto& ids : calibration.samples) masks.push_back(loss_mask(ids, pad));
-    log_info(calibration.describe());
-  }
+  auto [calibration, masks] = read_text(options, *source);
   QuantizeOptions planned = options;
   const int64_t micro_batch =
       options.restart ? 0 : adopt_choices(folder.earlier_settings(), planned);

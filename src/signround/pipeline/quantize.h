@@ -16,4 +16,8 @@ struct QuantizeResult {
 };
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& options);
 
+// What quantize() would do in an empty OUT, and what that needs of memory and disk. Reads the
+// calibration text and writes nothing. The errors are those of make_plan.
+Plan plan_quantization(const std::string& model, const QuantizeOptions& options);
+
 }  // namespace signround

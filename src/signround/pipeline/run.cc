@@ -39,6 +39,7 @@ void Run::degrade(const std::string& what) {
 }
 
 void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bool resume) {
+  const auto start = Clock::now();
   journal_ = &journal;
   scales_ = scales;
   learned_ = resume && std::filesystem::exists(scales_);
@@ -76,6 +77,7 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
     ++good;
   }
   journal.begin(good);
+  timings_.add("lay out", seconds_since(start));
   resumed_ = good;
   learned_ = learned_ && good == plan_.units.size();
   if (good > 0)
@@ -86,7 +88,8 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
 // The model's input: rows of the embedding.
 void Run::embed() {
   const int64_t hidden = plan_.architecture.hidden;
-  targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype);
+  targets_ = ActivationStream(plan_.nsamples, plan_.seqlen, hidden, plan_.stream_dtype,
+                              plan_.scratch_bytes > 0 ? scales_.parent_path() : "");
   std::vector<float> rows(static_cast<size_t>(plan_.seqlen * hidden));
   const auto start = Clock::now();
   for (int64_t s = 0; s < plan_.nsamples; ++s) {
@@ -106,7 +109,8 @@ void Run::blocks() {
           : plan_.blocks.back();
   const bool nothing_left = resumed_ == plan_.units.size() && plan_.outside.empty() &&
                             (options_.e2e_epochs == 0 || learned_);
-  if (options_.timing) machine_rates(plan_.compute);  // measured here, not within a block
+  if (options_.timing)  // measured here, not within a block
+    timings_.timed("measuring the machine", 0, [&] { machine_rates(plan_.compute); });
   if (plan_.needs_calibration() && !nothing_left) embed();
   size_t next = 0;  // unit
   for (int64_t i = 0; i <= last && !nothing_left;) {
@@ -181,7 +185,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
   line["degradations"] = std::vector<std::string>(
       report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before),
       report_.degradations.end());
-  journal_->append(line);
+  timings_.timed("journal", 0, [&] { journal_->append(line); });
   report_.blocks.push_back(report);
   progress(report, order + 1);
 }
@@ -344,6 +348,7 @@ void Run::finish() {
   report_.peak_rss_bytes = peak_rss_bytes();
   for (const auto& output : outputs_)
     report_.checksums[std::string(output->plan().format->name())] = hex(output->checksum());
+  timings_.add(block_timings_.all());  // of layers outside the blocks
   if (options_.timing)
     log_info("timing: whole run\n" +
              describe(timings_, seconds_since(start_), machine_rates(plan_.compute)));

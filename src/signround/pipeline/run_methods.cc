@@ -154,7 +154,7 @@ std::vector<float> Run::hessian(Program& program, const BlockWeights& weights,
     check_interrupted();
     const int64_t count = std::min(plan_.micro_batch, plan_.nsamples - first);
     valid_rows = count * plan_.seqlen;
-    inputs_.gather(first, count, program.input());
+    block_timings_.timed("gather", 0, [&] { inputs_.gather(first, count, program.input()); });
     program.forward(weights);
   }
   program.set_linear_input_observer({});
@@ -174,8 +174,9 @@ void Run::round_by_second_moments(Program& program, BlockWeights& weights, const
       for (const auto& layer : layers)
         if (layer.name == param.name && layer.scheme.bits < 16) rounded.push_back(layer);
     if (rounded.empty()) continue;
-    const GptqFactor factor =
-        gptq_factor(hessian(program, weights, *linears), linears->params[0].in, how);
+    std::vector<float> moments = hessian(program, weights, *linears);
+    const GptqFactor factor = block_timings_.timed(
+        "factor", 0, [&] { return gptq_factor(std::move(moments), linears->params[0].in, how); });
     const std::string& name = rounded[0].name;
     if (factor.upper.empty())
       degrade(
@@ -190,7 +191,9 @@ void Run::round_by_second_moments(Program& program, BlockWeights& weights, const
                       name, factor.dead));
     for (const auto& layer : rounded) {
       check_interrupted();
-      const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+      const auto rows = block_timings_.timed("load", 0, [&] {
+        return read_linear(source_, {layer.name, layer.out, layer.in, false});
+      });
       GptqNotes notes;
       const QuantizedLinear linear = block_timings_.timed("round", 0, [&] {
         return gptq(rows.data(), layer.out, layer.in, layer.scheme, factor, how, &notes);
@@ -207,7 +210,9 @@ double Run::search_scales(const Layers& layers, const Moments& moments) {
   for (const auto& layer : layers) {
     if (layer.scheme.bits == 16) continue;
     const std::vector<float> importance = moments.importance(layer);
-    const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+    const auto rows = block_timings_.timed("load", 0, [&] {
+      return read_linear(source_, {layer.name, layer.out, layer.in, false});
+    });
     OptRtnNotes notes;
     const QuantizedLinear linear = block_timings_.timed("search", 0, [&] {
       return opt_rtn(rows.data(), layer.out, layer.in, layer.scheme, importance.data(), &notes);
@@ -216,15 +221,17 @@ double Run::search_scales(const Layers& layers, const Moments& moments) {
       degrade(
           fmt::format("{}: {} groups of inputs were never or partly seen in the calibration text",
                       layer.name, notes.unimportant_groups + notes.filled_groups));
-    std::vector<float> rounded(rows.size());
-    dequantize(linear, rounded.data());
-    for (int64_t r = 0; r < layer.out; ++r)
-      for (int64_t c = 0; c < layer.in; ++c) {
-        const size_t k = static_cast<size_t>(r * layer.in + c);
-        if (!std::isfinite(rows[k])) continue;
-        const double d = rounded[k] - rows[k], weight = importance[static_cast<size_t>(c)];
-        error += weight * d * d, signal += weight * rows[k] * rows[k];
-      }
+    block_timings_.timed("error", 0, [&] {
+      std::vector<float> rounded(rows.size());
+      dequantize(linear, rounded.data());
+      for (int64_t r = 0; r < layer.out; ++r)
+        for (int64_t c = 0; c < layer.in; ++c) {
+          const size_t k = static_cast<size_t>(r * layer.in + c);
+          if (!std::isfinite(rows[k])) continue;
+          const double d = rounded[k] - rows[k], weight = importance[static_cast<size_t>(c)];
+          error += weight * d * d, signal += weight * rows[k] * rows[k];
+        }
+    });
     write(layer, linear, notes.non_finite);
   }
   return decibels(error, signal);
@@ -272,16 +279,18 @@ Run::WeightError Run::round_without_text(const FormatLayer& layer) {
   };
   const auto finish = [&](const auto& linear) {
     WeightError sum;
-    std::vector<float> row(static_cast<size_t>(layer.in)), found(row.size());
-    for (int64_t r = 0; r < layer.out; r += 16) {
-      source_.read_f32(layer.name + ".weight", r, 1, row.data());
-      dequantize_row(linear, r, found.data());
-      for (size_t c = 0; c < row.size(); ++c) {
-        if (!std::isfinite(row[c])) continue;
-        const double w = row[c], d = found[c] - w;
-        sum.error += d * d, sum.signal += w * w;
+    block_timings_.timed("error", 0, [&] {
+      std::vector<float> row(static_cast<size_t>(layer.in)), found(row.size());
+      for (int64_t r = 0; r < layer.out; r += 16) {
+        source_.read_f32(layer.name + ".weight", r, 1, row.data());
+        dequantize_row(linear, r, found.data());
+        for (size_t c = 0; c < row.size(); ++c) {
+          if (!std::isfinite(row[c])) continue;
+          const double w = row[c], d = found[c] - w;
+          sum.error += d * d, sum.signal += w * w;
+        }
       }
-    }
+    });
     source_.release(layer.name + ".weight");
     write(layer, linear, non_finite);
     return sum;
@@ -381,7 +390,8 @@ void Run::end_to_end() {
       const auto index = file.find(layer.name + ".scales");
       require(index && file.tensors()[*index] == tensor_of(layer), "end to end", scales_.string(),
               " holds no scales of ", layer.name, "; --restart begins anew");
-      QuantizedLinear linear = packed->read_linear(layer);
+      QuantizedLinear linear = block_timings_.timed(
+          "read back", 0, [&] { return packed->read_linear(layer); });
       const auto bytes = file.bytes(*index);
       std::memcpy(linear.scales.data(), bytes.data(), bytes.size());
       write(layer, linear, {});

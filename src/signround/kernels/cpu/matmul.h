@@ -42,6 +42,8 @@ struct AmxStrip {
   int64_t k = 4096, bytes = int64_t{16} << 20;
 };
 std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& strip);
+// What the calling thread keeps of packed operands after such a product, at most.
+int64_t matmul_amx_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_amx();  // nullptr where it can run here, else the reason
 
 }  // namespace signround::kernels

@@ -75,6 +75,12 @@ class AmxPlan : public MatmulPlan {
     n_ = std::min(up(s.n, kPanel), panels);
   }
 
+  // Of an A that is read in place only the last panel is written.
+  int64_t workspace_bytes() const {
+    const int64_t panels_a = !in_place_ ? m_ : s_.m % kPanel == 0 ? 0 : 1;
+    return (panels_a + n_) * depth_ * kStep * 2 + (s_.bias ? up(s_.n, kPanel) * kPanel * 4 : 0);
+  }
+
   void run(const void* a, const void* b, const float* bias, float* c) const override {
     const auto* a_values = static_cast<const BF16*>(a);
     const auto* b_values = static_cast<const BF16*>(b);
@@ -210,6 +216,10 @@ class AmxPlan : public MatmulPlan {
 }  // namespace
 
 const char* why_not_matmul_amx() { return amx::why_not(); }
+
+int64_t matmul_amx_workspace_bytes(const MatmulSpec& spec) {
+  return AmxPlan(spec, {}).workspace_bytes();
+}
 
 std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec) { return matmul_amx(spec, {}); }
 
