@@ -3,7 +3,9 @@
 
 usage: make_calibration_golden.py TESTDATA_FOLDER     (needs auto-round 0.16.1, datasets)
 
-The tokenizer is the one of src/signround/text/number_tokenizer.h without special tokens: numbers are their own ids.
+The tokenizer is the one of src/signround/text/number_tokenizer.h without special tokens: numbers are their own ids, other
+words have one of their letters. Its chat template writes 50 before a system prompt, 60 before a user's turn, and 61 at the
+end.
 """
 import json
 import os
@@ -26,8 +28,21 @@ class Numbers:
     name_or_path = "numbers"
     bos_token_id, eos_token_id = 1, 2
 
+    @staticmethod
+    def id_of(word):
+        if word.isdigit() and int(word) < 90:
+            return int(word)
+        number = 2166136261  # FNV-1a
+        for byte in word.encode():
+            number = (number ^ byte) * 16777619 % 2**32
+        return 100 + number % 1000
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        return "".join(f"{50 if m['role'] == 'system' else 60} {m['content']} " for m in messages) + "61"
+
     def __call__(self, texts, truncation, max_length):
-        ids = [[int(word) for word in text.split()][:max_length] for text in texts]
+        ids = [[self.id_of(word) for word in text.split()][:max_length] for text in texts]
         return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
 
@@ -64,6 +79,12 @@ def main():
         ("a.jsonl:num=5,b.json", 16, 16, 42),
         ("c.jsonl:concat=True:num=6,b.json:num=3,a.jsonl", 16, 20, 42),
         ("a.jsonl:num=12,b.json:num=12", 16, 20, 42),
+        ("a.jsonl:apply_chat_template", 16, 10, 42),
+        ("b.json:system_prompt=77 78", 16, 10, 42),
+        ("b.json:system_prompt=:num=4,a.jsonl:apply_chat_template=False", 16, 12, 42),
+        # From the smallest to the largest, for else this version cuts one to another's size.
+        ("a.jsonl:apply_chat_template=True:concat=True:num=4,c.jsonl:system_prompt=77:num=5,b.json:apply_chat_template",
+         32, 16, 42),
     ]:
         rows = calib_dataset.get_dataset(Numbers(), seqlen, dataset, seed, nsamples)["input_ids"]
         rows = [[int(i) for i in row][:seqlen] for row in rows]

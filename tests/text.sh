@@ -21,6 +21,10 @@ expect 0 tokenize "$tiny" --text 'Once upon a time' --no-special --ids
 expect 0 tokenize "$tiny" --text 'Once upon a time' --json
 [ "$(tr -d '{}":[]ids' <out.txt | tr , ' ')" = "$(cat file.txt)" ] || die "--json and --ids differ"
 
+printf 'Once\377upon' >bytes.txt
+expect 0 tokenize "$tiny" --file bytes.txt --ids
+grep -qF 'bytes.txt: byte 4 is not UTF-8 text' err.txt || die "bytes that are no text are read without a word"
+
 refuses 2 'either --text or --file' tokenize "$tiny"
 refuses 5 'there is no such folder' tokenize nowhere --text a
 refuses 5 'neither a folder nor a .gguf file' tokenize text.txt --text a

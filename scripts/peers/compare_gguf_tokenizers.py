@@ -7,8 +7,9 @@ Makes a tiny model for each name of `tokenizer.ggml.pre` (all those that signrou
 and merges of a tokenizer.json: GPT2's, a folder with a byte-level BPE, for all names but those of plain vocabularies, which
 get that of LLAMA2, a SentencePiece BPE with byte tokens. llama.cpp tokenizes random texts (its server; special tokens
 parsed and added) and so does signround. Prints for each name how many texts differ, and the first differences. Names whose
-original expression signround follows where llama.cpp's is simpler are expected to differ (docs/tokenizers.md).
-Needs: xllamacpp (with llama.cpp inside), gguf, numpy."""
+original expression signround follows where llama.cpp's is simpler are expected to differ (docs/tokenizers.md): the last
+column has how many of these get llama.cpp's ids from the `tokenizers` package when it cuts by that simpler rule.
+Needs: xllamacpp (with llama.cpp inside), gguf, numpy, tokenizers."""
 import argparse
 import json
 import os
@@ -21,12 +22,56 @@ import urllib.request
 
 import gguf
 import numpy as np
+import tokenizers
 
 sys.path.insert(0, os.path.dirname(__file__))
 from compare_tokenizers import random_text  # noqa: E402
 
 PLAIN = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace")
 SPECIAL = ["<mask>", "<|im_end|>", "<tool>", "[MASK]"]
+
+SOURCE = os.path.join(os.path.dirname(__file__), "../../src/signround/text/gguf_pre_tokenizer.cc")
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def without_unicode_spaces(name):
+    """The expressions of an array of SOURCE; ranges beyond ASCII lose their white space, which llama.cpp makes a vertical
+    tab before it looks at any."""
+    with open(SOURCE, encoding="utf-8") as file:
+        body = file.read().split(f"constexpr const char* {name}[] = {{")[1].split("};")[0]
+    joined = "".join(m[1] + m[2] for m in re.finditer(r'R"\((.*?)\)"(,?)', body, re.DOTALL))
+    expressions = [re.sub(r"\\x\{([0-9A-F]+)\}", lambda m: chr(int(m[1], 16)), e) for e in joined.split(",")]
+    return [re.sub(r"^(\\s\?)?(\[.*[^\x00-\x7f].*\])\+$", r"\1(?:(?!\\s)\2)+", e) for e in expressions]
+
+
+# What llama.cpp has in place of the originals: no NFC; one class for all letters, and digits by three from the right whatever
+# follows; \d of ASCII only; white space of ASCII only in ranges.
+TINY_AYA = [r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+            rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{CONTRACTIONS}?|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{SPACES}"]
+SIMPLER = {
+    "qwen2": [CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + SPACES],
+    "qwen35": [CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + SPACES],
+    "tiny_aya": TINY_AYA,
+    "cohere2moe": TINY_AYA,
+    "superbpe": [r"\p{N}+", r"(?=([0-9]{3})+(?![0-9]))"],
+    "deepseek-llm": without_unicode_spaces("kDeepseekLlm"),
+    "deepseek-coder": without_unicode_spaces("kDeepseekCoder"),
+}
+
+
+def explained(name, differences, folders):
+    """How many of [(text, llama.cpp's ids, ...)] the simpler rule of this name gives."""
+    if name not in SIMPLER:
+        return 0
+    split, pre = tokenizers.Regex, tokenizers.pre_tokenizers
+    tokenizer = tokenizers.Tokenizer.from_file(os.path.join(folders.bytes, "tokenizer.json"))
+    tokenizer.pre_tokenizer = pre.Sequence([pre.Split(split(e), "isolated") for e in SIMPLER[name]] +
+                                           [pre.ByteLevel(add_prefix_space=False, use_regex=False)])
+    special = ("<bos>", "<mask>", "<|im_end|>", "<tool>")
+    tokenizer.add_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in special])
+    bos = tokenizer.token_to_id("<bos>")
+    return sum(tokenizer.encode(text).ids == ids[ids[:1] == [bos]:] for text, ids, _ in differences)
 
 
 def read_vocabulary(folder):
@@ -162,7 +207,7 @@ def main():
     texts = [random_text(rng, SPECIAL) for _ in range(args.count)]
     texts += ["\n" * n for n in range(1, 12)] + ["a" + "\n" * n + "b" for n in range(1, 12)] + ["a  <mask>  b", " <tool> a"]
     texts = [t for t in texts if t]
-    print("| pre | texts | llama.cpp aborts | differ |\n|---|---|---|---|")
+    print("| pre | texts | llama.cpp aborts | differ | by the simpler rule |\n|---|---|---|---|---|")
     different = 0
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.gguf")
@@ -173,7 +218,8 @@ def main():
                 wanted = llama_cpp_ids(path, texts)
                 wrong = [(t, w, g) for t, w, g in zip(texts, wanted, got) if w is not None and w != g]
                 label = name if model == "gpt2" else f"{name}, model {model}"
-                print(f"| {label} | {len(texts)} | {wanted.count(None)} | {len(wrong)} |", flush=True)
+                print(f"| {label} | {len(texts)} | {wanted.count(None)} | {len(wrong)} | "
+                      f"{explained(name, wrong, args)} |", flush=True)
                 for text, want, have in sorted(wrong, key=lambda d: len(d[0]))[:args.show]:
                     print(f"  {text!r}\n    llama.cpp {want}\n    signround {have}")
                 different += len(wrong)

@@ -2,11 +2,13 @@
 """Renders the snippets of jinja_snippets.txt with Jinja in transformers' settings.
 
 Writes testdata/jinja/snippets.json: {"versions": ..., "cases": [{"vars": ..., "template": ..., "text": ...} or
-{"error": true}]}. The clock stands at 2026-07-04 13:05:09. Needs transformers and jinja2.
+{"error": true}]}. The clock stands at 2026-07-04 13:05:09, and Python's random numbers begin with seed 42 each time.
+Needs transformers and jinja2.
 """
 import datetime
 import json
 import pathlib
+import random
 import sys
 
 import jinja2
@@ -28,6 +30,7 @@ chat_template_utils.datetime = FixedClock
 
 def render(template, variables):
     """The text and the spans (code points) of generation blocks; raises what Jinja raises."""
+    random.seed(42)  # as every rendering of signround begins
     compiled = chat_template_utils._compile_jinja_template(template)
     blocks, spans = [], []
     with compiled.environment.activate_tracker(blocks, spans):

@@ -12,6 +12,7 @@
 #include "signround/io/gguf.h"
 #include "signround/text/gguf_tokenizer.h"
 #include "signround/text/tokenizer.h"
+#include "signround/text/unicode.h"
 
 namespace signround {
 
@@ -57,6 +58,13 @@ void print_ids(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool
   if (only_ids) std::cout << '\n';
 }
 
+// What the tokenizer does with bytes that are no text is said, not only done.
+void warn_if_not_text(const std::string& text, const std::string& source) {
+  if (const size_t good = unicode::valid_prefix(text); good < text.size())
+    log_warn(source + ": byte " + std::to_string(good) +
+             " is not UTF-8 text: such bytes are read as U+FFFD");
+}
+
 }  // namespace
 
 int cmd_tokenize(int argc, const char* const* argv) {
@@ -80,6 +88,7 @@ int cmd_tokenize(int argc, const char* const* argv) {
   const auto tokenizer = open_tokenizer(model);
   for (const std::string& note : tokenizer->notes()) log_warn(note);
   if (!flags.was_set("file")) {
+    warn_if_not_text(text, "--text");
     print_ids(*tokenizer, tokenizer->encode(text, special), ids, json);
     return 0;
   }
@@ -96,6 +105,7 @@ int cmd_tokenize(int argc, const char* const* argv) {
     }
   } else {
     const std::string all((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    warn_if_not_text(all, path);
     print_ids(*tokenizer, tokenizer->encode(all, special), ids, json);
   }
   if (!std::cout.flush()) fail(ErrorKind::kIo, "tokenize", "the output cannot be written");

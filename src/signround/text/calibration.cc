@@ -17,6 +17,7 @@ namespace signround {
 namespace {
 
 constexpr const char* kWhere = "calibration";
+constexpr const char* kSystemPrompt = "You are a helpful assistant.";  // AutoRound's default
 
 std::vector<int64_t> document_order(const DatasetSource& source, uint64_t seed, bool shuffle) {
   const auto n = static_cast<int64_t>(source.documents.items.size());
@@ -31,8 +32,10 @@ std::vector<int64_t> document_order(const DatasetSource& source, uint64_t seed, 
 std::string render_document(const Document& document, const DatasetSpec& spec,
                             const RenderChat& render) {
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  if (spec.system_prompt && !spec.system_prompt->empty())
-    messages.push_back({{"role", "system"}, {"content", *spec.system_prompt}});
+  const std::string prompt = spec.system_prompt.value_or(kSystemPrompt);
+  const bool has_own = document.messages.is_array() && !document.messages.empty() &&
+                       document.messages[0]["role"] == "system";
+  if (!prompt.empty() && !has_own) messages.push_back({{"role", "system"}, {"content", prompt}});
   if (document.messages.is_array()) {
     for (const auto& message : document.messages) messages.push_back(message);
   } else {

@@ -127,13 +127,28 @@ TEST(Calibration, TheTemplateGetsSystemAndUserTurns) {
       load_calibration(options_for(name + ":system_prompt=55", 9, 4), tokenizer, render).samples,
       (Rows{{50, 55, 60, 10}, {50, 55, 60, 20}}));
   EXPECT_EQ(
-      load_calibration(options_for(name + ":apply_chat_template", 9, 3), tokenizer, render).samples,
+      load_calibration(options_for(name + ":system_prompt=", 9, 3), tokenizer, render).samples,
       (Rows{{60, 10, 11}, {60, 20, 61}}));
   EXPECT_EQ(
       load_calibration(options_for(name + ":system_prompt=70", 9, 3), tokenizer, render).samples,
       (Rows{{60, 10, 11}, {60, 20, 61}}));
   EXPECT_THROW(load_calibration(options_for(name + ":system_prompt=55", 9, 4), tokenizer, nullptr),
                Error);
+}
+
+TEST(Calibration, AConversationKeepsItsOwnSystemTurn) {
+  TempDir dir;
+  write_file(dir / "a.json", R"([[{"role": "system", "content": "51"},
+                                  {"role": "user", "content": "20"}]])");
+  const RenderChat render = [](const nlohmann::ordered_json& messages) {
+    std::string text;
+    for (const auto& m : messages) text += m["content"].get<std::string>() + " ";
+    return text;
+  };
+  const std::string name = (dir / "a.json").string();
+  for (const char* option : {":apply_chat_template", ":system_prompt=55"})
+    EXPECT_EQ(load_calibration(options_for(name + option, 9, 2), NumberTokenizer(), render).samples,
+              (Rows{{51, 20}}));
 }
 
 TEST(Calibration, SeveralSetsShareWhatIsLeftFromTheSmallestUp) {
@@ -180,7 +195,13 @@ TEST(Calibration, TheSeedDecidesTheOrderAndTheHash) {
 TEST(Calibration, MakesTheRowsThatAutoRoundMakes) {
   const std::string folder = testing::testdata().string() + "/calibration/";
   const auto golden = nlohmann::json::parse(testing::read_file(folder + "auto_round.json"));
-  ASSERT_EQ(golden["cases"].size(), 10u);
+  ASSERT_EQ(golden["cases"].size(), 14u);
+  const RenderChat render = [](const nlohmann::ordered_json& messages) {
+    std::string text;
+    for (const auto& m : messages)
+      text += (m["role"] == "system" ? "50 " : "60 ") + m["content"].get<std::string>() + " ";
+    return text + "61";
+  };
   for (const auto& one : golden["cases"]) {
     std::string dataset = "," + one["dataset"].get<std::string>();
     for (size_t at = 0; (at = dataset.find(',', at)) != std::string::npos; at += folder.size() + 1)
@@ -188,8 +209,7 @@ TEST(Calibration, MakesTheRowsThatAutoRoundMakes) {
     CalibrationOptions options =
         options_for(dataset.substr(1), one["nsamples"], one["seqlen"], true);
     options.seed = one["seed"];
-    EXPECT_EQ(load_calibration(options, NumberTokenizer(), nullptr).samples,
-              one["rows"].get<Rows>())
+    EXPECT_EQ(load_calibration(options, NumberTokenizer(), render).samples, one["rows"].get<Rows>())
         << one["dataset"];
   }
 }

@@ -111,6 +111,7 @@ std::vector<DatasetSpec> parse_dataset_specs(std::string_view text) {
     const auto parts = split(one, ':');
     DatasetSpec spec;
     spec.name = plain(parts[0]);
+    if (!specs.empty()) spec.system_prompt = specs.back().system_prompt;
     require(!spec.name.empty(), kWhere, "'", text, "' names no data set before a ':' or ','");
     for (size_t i = 1; i < parts.size(); ++i) apply_option(spec, parts[i]);
     specs.push_back(std::move(spec));

@@ -20,6 +20,7 @@ struct DatasetSpec {
   std::optional<bool>
       concat;  // documents end to end, cut into rows; unset: what the source prefers
   bool apply_chat_template = false;  // each document as a user's turn; system_prompt= turns this on
+  // That of this data set, else of the last one before it that names one; "": no system turn.
   std::optional<std::string> system_prompt;
   bool shuffle = true;
   std::string config;  // empty: what the data set's entry says, else anywhere

@@ -38,6 +38,11 @@ TEST(DatasetSpec, QuotesProtectSeparatorsAndTurnTheTemplateOn) {
 TEST(DatasetSpec, AnEmptySystemPromptIsKeptApartFromNone) {
   EXPECT_EQ(parse_dataset_specs("x:system_prompt=")[0].system_prompt, "");
   EXPECT_EQ(parse_dataset_specs("x:apply_chat_template")[0].system_prompt, std::nullopt);
+  // As in the reference, a prompt holds for the data sets behind it too.
+  const auto specs = parse_dataset_specs("x:apply_chat_template,y:system_prompt=a,z");
+  EXPECT_EQ(specs[0].system_prompt, std::nullopt);
+  EXPECT_EQ(specs[2].system_prompt, "a");
+  EXPECT_FALSE(specs[2].apply_chat_template);
 }
 
 TEST(DatasetSpec, MistakesAreErrorsThatNameThem) {

@@ -10,6 +10,7 @@
 
 #include "signround/base/error.h"
 #include "signround/io/file.h"
+#include "signround/text/jinja_unicode.h"
 #include "signround/text/unicode.h"
 
 namespace signround {
@@ -31,11 +32,8 @@ bool is_ids(const ordered_json& value) {
          });
 }
 
-void strip_end(std::string& text) {
-  while (!text.empty() &&
-         std::string_view(" \t\n\r\f\v").find(text.back()) != std::string_view::npos)
-    text.pop_back();
-}
+// Python's rstrip.
+void strip_end(std::string& text) { text.resize(jinja::strip(text, false, true).size()); }
 
 // The value that holds the row's text, or null: AutoRound's order (only field, text, input_ids),
 // with conversations.

@@ -63,6 +63,11 @@ TEST(Documents, JsonIsAListOrAnObjectOfRowsOrLists) {
   EXPECT_EQ(read("a.json", "{\"version\": 3, \"data\": [\"a\"]}").not_text, 1);
 }
 
+TEST(Documents, WhiteSpaceAtTheEndOfARowIsRemovedAsPythonDoes) {
+  EXPECT_EQ(texts(read("a.jsonl", "\" a\\u3000b\\u00a0 \\u3000\\u001f\\n\"\n")),
+            (Strings{" a\u3000b"}));
+}
+
 TEST(Documents, TextPiecesEndBehindBlankLinesAndGiveTheFileAgain) {
   const std::string text = "\n\nfirst\nstill first\n\n \nsecond\n\nthird, without an end";
   const auto set = read("a.txt", text);

@@ -9,6 +9,7 @@
 #include "signround/text/jinja_json.h"
 #include "signround/text/jinja_sequence_filters.h"
 #include "signround/text/jinja_string_methods.h"
+#include "signround/text/jinja_text_filters.h"
 #include "signround/text/jinja_unicode.h"
 
 namespace signround::jinja {
@@ -412,6 +413,8 @@ Filter find_filter(std::string_view name) {
       {"map", filters::map},
       {"max", filters::max},
       {"min", filters::min},
+      {"pprint", filters::pprint},
+      {"random", filters::random},
       {"reject", filters::reject},
       {"rejectattr", filters::rejectattr},
       {"replace", replace},
@@ -423,6 +426,7 @@ Filter find_filter(std::string_view name) {
       {"slice", filters::slice},
       {"sort", filters::sort},
       {"string", string},
+      {"striptags", filters::striptags},
       {"sum", filters::sum},
       {"title", converted<title>},
       {"tojson", to_json},
@@ -431,7 +435,9 @@ Filter find_filter(std::string_view name) {
       {"unique", filters::unique},
       {"upper", converted<to_upper>},
       {"urlencode", url_encode},
+      {"urlize", filters::urlize},
       {"wordcount", word_count},
+      {"wordwrap", filters::wordwrap},
       {"xmlattr", xml_attributes},
   };
   const auto found = kFilters.find(name);

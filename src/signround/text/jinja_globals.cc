@@ -4,6 +4,7 @@
 
 #include "signround/text/jinja_interpreter.h"
 #include "signround/text/jinja_operators.h"
+#include "signround/text/jinja_random.h"
 
 namespace signround::jinja {
 namespace {
@@ -138,6 +139,7 @@ Value find_global(Runtime& runtime, std::string_view name) {
       {"namespace", make_namespace},
       {"cycler", cycler},
       {"joiner", joiner},
+      {"lipsum", lipsum},
       {"raise_exception", raise_exception},
       {"strftime_now", strftime_now}};
   for (const auto& [global, call] : kGlobals)

@@ -2,6 +2,7 @@
 // would change a list or a dictionary is there but undefined, as in Jinja's immutable sandbox.
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "signround/text/jinja_macro.h"
 #include "signround/text/jinja_operators.h"
@@ -99,6 +100,42 @@ Value int_bit_length(Runtime& runtime, const Value& self, const Args& args) {
   return Value::integer(bits);
 }
 
+Value int_bit_count(Runtime& runtime, const Value& self, const Args& args) {
+  const Params params(runtime, "bit_count", args, {});
+  int bits = 0;
+  for (Int rest = self.as_int() < 0 ? -self.as_int() : self.as_int(); rest != 0; rest >>= 1)
+    bits += static_cast<int>(rest & 1);
+  return Value::integer(bits);
+}
+
+// Of int and float: what it is itself.
+Value conjugate(Runtime& runtime, const Value& self, const Args& args) {
+  const Params params(runtime, "conjugate", args, {});
+  return self.is(Kind::kBool) ? Value::integer(self.as_int()) : self;
+}
+
+Value as_integer_ratio(Runtime& runtime, const Value& self, const Args& args) {
+  const Params params(runtime, "as_integer_ratio", args, {});
+  if (self.is_integral())
+    return Value::tuple(runtime, {Value::integer(self.as_int()), Value::integer(1)});
+  double top = self.as_float();
+  if (!std::isfinite(top)) runtime.fail("cannot convert ", float_repr(top), " to integer ratio");
+  Int below = 1, whole = 0;
+  for (int bits = 0; top != std::floor(top) && bits < 120; ++bits) top *= 2, below *= 2;
+  if (top != std::floor(top) || !float_to_int(top, whole))
+    runtime.fail("the integers of this ratio have more than 120 bits");
+  return Value::tuple(runtime, {Value::integer(whole), Value::integer(below)});
+}
+
+// Whether two iterables have no item in common.
+Value view_is_disjoint(Runtime& runtime, const Value& self, const Args& args) {
+  const Params params(runtime, "isdisjoint", args, {""}, 1);
+  Iteration iteration(runtime, params[0]);
+  for (Value item; iteration.next(item);)
+    if (contains(runtime, self, item)) return Value::boolean(false);
+  return Value::boolean(true);
+}
+
 Value float_is_integer(Runtime& runtime, const Value& self, const Args& args) {
   const Params params(runtime, "is_integer", args, {});
   Int whole = 0;
@@ -137,8 +174,15 @@ bool sequence_attribute(Runtime& runtime, const Value& self, std::string_view na
 }
 
 bool number_attribute(Runtime& runtime, const Value& self, std::string_view name, Value& result) {
-  if (name == "real") return result = self, true;
+  if (name == "real") return result = conjugate(runtime, self, {}), true;
   if (name == "imag") return result = self.is_integral() ? Value::integer(0) : Value::real(0), true;
+  if (name == "conjugate") return result = method(runtime, self, name, conjugate), true;
+  if (name == "as_integer_ratio")
+    return result = method(runtime, self, name, as_integer_ratio), true;
+  if (self.is_integral() && name == "numerator") return result = conjugate(runtime, self, {}), true;
+  if (self.is_integral() && name == "denominator") return result = Value::integer(1), true;
+  if (self.is_integral() && name == "bit_count")
+    return result = method(runtime, self, name, int_bit_count), true;
   if (self.is_integral() && name == "bit_length")
     return result = method(runtime, self, name, int_bit_length), true;
   if (!self.is_integral() && name == "is_integer")
@@ -257,6 +301,11 @@ bool typed_attribute(Runtime& runtime, const Value& object, std::string_view nam
     case Kind::kInt:
     case Kind::kFloat:
       return number_attribute(runtime, object, name, result);
+    case Kind::kDictView:
+      if (name != "isdisjoint" || object.as<ViewObject>().part == ViewObject::Part::kValues)
+        return false;
+      result = method(runtime, object, name, view_is_disjoint);
+      return true;
     case Kind::kRange:
       return range_attribute(runtime, object, name, result);
     case Kind::kLoop:

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "signround/base/error.h"
+#include "signround/base/random.h"
 
 namespace signround::jinja {
 
@@ -28,6 +29,7 @@ struct Limits {
   int64_t string_bytes = 64 << 20;  // of one string, and of the output
   int depth = 1000;                 // of nested evaluation: expressions, blocks, macro calls
 };
+inline constexpr uint64_t kRandomSeed = 42;         // of every rendering
 inline constexpr size_t kMaxSourceBytes = 1 << 20;  // of a template; known ones have up to 30 KB
 inline constexpr int kMaxValueDepth = 200;       // of lists in lists, iterators over iterators, ...
 inline constexpr int kMaxSyntaxDepth = 200;      // of brackets and blocks in the source
@@ -91,6 +93,12 @@ class Runtime {
     return result;
   }
 
+  // Python's generator of random numbers as `random.seed(42)` leaves it, from the first use on.
+  PythonRandom& random() {
+    if (!random_) random_.emplace(kRandomSeed);
+    return *random_;
+  }
+
   const Limits limits;
   Position position;           // of what is being evaluated
   std::optional<std::tm> now;  // empty: the system's local time
@@ -99,6 +107,7 @@ class Runtime {
   std::string where_;
   int64_t steps_ = 0;
   int64_t memory_ = 0;
+  std::optional<PythonRandom> random_;
   std::vector<std::unique_ptr<Object>> owned_;  // last: what it frees is counted above
 };
 

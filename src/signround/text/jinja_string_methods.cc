@@ -327,6 +327,67 @@ Value expandtabs(Runtime& runtime, const StringObject& self, const Args& args) {
   return like(runtime, self, text.take());
 }
 
+// The code point of a string that has one.
+Value code_of(Runtime& runtime, const Value& text, const char* where) {
+  if (!text.is_string() || text.as_string().length != 1)
+    runtime.fail(where, "() expects strings of length 1, not ", type_name(text));
+  size_t at = 0;
+  return Value::integer(next_code_point(text.text(), at));
+}
+
+// A table for translate: of a dictionary, or of two strings of one length and one of what goes.
+Value maketrans(Runtime& runtime, const StringObject&, const Args& args) {
+  const Params params(runtime, "maketrans", args, {"", "", ""}, 1);
+  std::vector<DictObject::Entry> entries;
+  if (!params.has(1)) {
+    if (!params[0].is(Kind::kDict))
+      runtime.fail("if you give only one argument to maketrans it must be a dict");
+    for (const auto& [key, value] : params[0].dict().entries)
+      entries.emplace_back(key.is_integral() ? key : code_of(runtime, key, "maketrans"), value);
+    return make_dict(runtime, std::move(entries));
+  }
+  params.string(0), params.string(1);
+  const std::vector<Value> from = collect(runtime, params[0]), to = collect(runtime, params[1]);
+  if (from.size() != to.size())
+    runtime.fail("the first two maketrans arguments must have equal length");
+  for (size_t i = 0; i < from.size(); ++i)
+    entries.emplace_back(code_of(runtime, from[i], "maketrans"),
+                         code_of(runtime, to[i], "maketrans"));
+  if (params.has(2)) {
+    params.string(2);
+    for (const Value& gone : collect(runtime, params[2]))
+      entries.emplace_back(code_of(runtime, gone, "maketrans"), Value::none());
+  }
+  return make_dict(runtime, std::move(entries));
+}
+
+Value translate(Runtime& runtime, const StringObject& self, const Args& args) {
+  const Params params(runtime, "translate", args, {""}, 1);
+  if (!params[0].is(Kind::kDict))
+    runtime.fail("translate() expects a mapping, not ", type_name(params[0]));
+  Text text(runtime);
+  for (size_t at = 0; at < self.text.size();) {
+    runtime.step();
+    const size_t start = at;
+    const Value* found = params[0].dict().find(Value::integer(next_code_point(self.text, at)));
+    if (found == nullptr) {
+      text.append(std::string_view(self.text).substr(start, at - start));
+    } else if (found->is_string()) {
+      text.append(found->text());
+    } else if (found->is_integral()) {
+      const Int code = found->as_int();
+      if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
+        runtime.fail("character mapping must be in range(0x110000), and no surrogate");
+      std::string character;
+      append_code_point(character, static_cast<char32_t>(code));
+      text.append(character);
+    } else if (!found->is(Kind::kNone)) {
+      runtime.fail("character mapping must return integer, None or str, not ", type_name(*found));
+    }
+  }
+  return like(runtime, self, text.take());
+}
+
 Value format(Runtime& runtime, const StringObject& self, const Args& args) {
   return like(runtime, self, format_braces(runtime, self, args));
 }
@@ -458,6 +519,7 @@ StringMethod find_string_method(std::string_view name) {
       {"ljust", justified<true>},
       {"lower", converted<to_lower>},
       {"lstrip", stripped<true, false>},
+      {"maketrans", maketrans},
       {"partition", partition<false>},
       {"removeprefix", remove_affix<false>},
       {"removesuffix", remove_affix<true>},
@@ -474,6 +536,7 @@ StringMethod find_string_method(std::string_view name) {
       {"strip", stripped<true, true>},
       {"swapcase", converted<to_swapcase>},
       {"title", converted<to_titlecased>},
+      {"translate", translate},
       {"upper", converted<to_upper>},
       {"zfill", zfill},
   };

@@ -8,8 +8,7 @@
 namespace signround::jinja {
 
 using StringMethod = Value (*)(Runtime&, const StringObject& self, const Args&);
-// nullptr: strings have no such method here. encode, maketrans and translate are left out:
-// templates see no bytes.
+// nullptr: strings have no such method here. encode is left out: templates see no bytes.
 StringMethod find_string_method(std::string_view name);
 
 // The result of a method: marked as safe where its string was.

@@ -121,20 +121,22 @@ TEST_P(HostileTemplate, EndsWithAnError) { EXPECT_THROW(render(GetParam()), Erro
 
 INSTANTIATE_TEST_SUITE_P(
     Sizes, HostileTemplate,
-    ::testing::Values("{{ range(10**9) }}", "{{ 'a' * 10**9 }}", "{{ [1] * 10**12 }}",
-                      "{{ 9 ** 9 ** 9 ** 9 }}", "{{ 'a'.ljust(2**62) }}",
-                      "{{ 'a' | center(10**12) }}", "{{ 'a' | indent(10**10, true) }}",
-                      "{{ '%1000000000d' % 1 }}", "{{ '{:1000000000}'.format('a') }}",
-                      "{{ '%.1000000000f' % 1.0 }}", "{{ [[1]] | tojson(indent=10**9) }}",
-                      "{{ strftime_now('%999999999d') }}",
-                      "{{ ('a' * 10000000) | replace('', 'b' * 1000) }}",
-                      "{{ ('a' * 1000000).join('b' * 1000000) }}", "{{ ('a' * 60000000) | list }}",
-                      "{{ [1] | batch(10**9, 1) | list }}",
-                      "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = ns.s "
-                      "~ ns.s %}{% endfor %}",
-                      "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l "
-                      "+ ns.l %}{% endfor %}",
-                      "{% macro f(n) %}{{ 'a' * 30000000 }}{{ f(n) }}{% endmacro %}{{ f(0) }}"));
+    ::testing::Values(
+        "{{ range(10**9) }}", "{{ 'a' * 10**9 }}", "{{ [1] * 10**12 }}", "{{ 9 ** 9 ** 9 ** 9 }}",
+        "{{ 'a'.ljust(2**62) }}", "{{ 'a' | center(10**12) }}", "{{ 'a' | indent(10**10, true) }}",
+        "{{ '%1000000000d' % 1 }}", "{{ '{:1000000000}'.format('a') }}",
+        "{{ '%.1000000000f' % 1.0 }}", "{{ [[1]] | tojson(indent=10**9) }}",
+        "{{ strftime_now('%999999999d') }}", "{{ ('a' * 10000000) | replace('', 'b' * 1000) }}",
+        "{{ ('a' * 1000000).join('b' * 1000000) }}", "{{ ('a' * 60000000) | list }}",
+        "{{ [1] | batch(10**9, 1) | list }}", "{{ lipsum(10**9) }}",
+        "{{ lipsum(1, true, 10**15, 10**16) }}", "{{ lipsum(1, true, -10**30, 10**30) }}",
+        "{{ ('a ' * 10000000) | wordwrap(1, wrapstring='b' * 1000) }}",
+        "{{ ('a.com ' * 1000000) | urlize(target='b' * 10000) }}",
+        "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = ns.s "
+        "~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l "
+        "+ ns.l %}{% endfor %}",
+        "{% macro f(n) %}{{ 'a' * 30000000 }}{{ f(n) }}{% endmacro %}{{ f(0) }}"));
 
 INSTANTIATE_TEST_SUITE_P(
     Steps, HostileTemplate,
@@ -149,6 +151,12 @@ INSTANTIATE_TEST_SUITE_P(
         "endfor %}{{ {ns.x: 1} }}",
         "{% set a = 'a' * 60000000 %}{% for i in range(1000) %}{% set b = a.upper() %}{% endfor %}",
         "{% set l = range(100000) | list %}{% for i in range(100000) %}{{ -1 in l }}{% endfor %}",
+        "{% set l = range(100000) | list %}{% for i in range(100000) %}{% set p = l | pprint "
+        "%}{% endfor %}",
+        // What is left of a word of no-break spaces is looked at for each line that it is cut into.
+        "{{ ('a ' ~ '\u00a0' * 5000000 ~ 'a') | wordwrap(1) }}",
+        "{% set s = '<a>&' * 5000000 %}{% for i in range(100000) %}{% set t = s | striptags "
+        "%}{% endfor %}",
         "{% set s = 'a' * 60000000 %}{% set t = 'b' ~ 'a' * 100000 %}{% for i in range(1000) %}{{ "
         "s.rfind(t) }}{% endfor %}"));
 
