@@ -21,6 +21,7 @@
 #include "signround/pipeline/prepare_awq.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
+#include "signround/quant/vector_tuner.h"
 
 namespace signround {
 
@@ -206,6 +207,7 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
                   .batch_size = options.batch_size,
                   .gradient_accumulate_steps = options.gradient_accumulate_steps,
                   .enable_minmax_tuning = options.enable_minmax_tuning,
+                  .enable_norm_bias_tuning = options.enable_norm_bias_tuning,
                   .enable_quanted_input = options.enable_quanted_input};
   result.format = make_format(name, model);
   result.folder = options.formats.size() == 1
@@ -269,6 +271,15 @@ int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer
   return bytes;
 }
 
+// Of tuned norms and biases, with their gradients.
+int64_t vector_bytes(const QuantizeOptions& options, const Graph& graph) {
+  int64_t bytes = 0;
+  if (options.enable_norm_bias_tuning)
+    for (const auto& v : graph.vector_params())
+      bytes += VectorTuner::bytes(v.size, options.momentum) + 4 * v.size;
+  return bytes;
+}
+
 void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t micro_batch,
                  Plan& plan) {
   const Architecture& arch = plan.architecture;
@@ -300,7 +311,8 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     const auto layers = plan.layers_of(unit);
     m.weights =
         std::max(m.weights, BlockWeights::bytes_needed(of_unit, plan.compute, plan.tunes()));
-    if (plan.tunes()) m.slots = std::max(m.slots, slot_bytes(options, layers));
+    if (plan.tunes())
+      m.slots = std::max(m.slots, slot_bytes(options, layers) + vector_bytes(options, of_unit));
     if (plan.method == "gptq")
       for (const auto& l : layers) m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
@@ -322,7 +334,9 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     m.program = Program::bytes_needed(graph, {.batch = plan.micro_batch,
                                               .seq_len = plan.seqlen,
                                               .compute = plan.compute,
-                                              .train = plan.tunes()}) +
+                                              .train = plan.tunes(),
+                                              .norm_gradients = options.enable_norm_bias_tuning,
+                                              .bias_gradients = options.enable_norm_bias_tuning}) +
                 plan.micro_batch * plan.seqlen * arch.hidden * 4;
     const bool small = plan.micro_batch * plan.seqlen <= kTokensPerMicroBatch && m.total() <= limit;
     if (small || plan.micro_batch == 1) break;
