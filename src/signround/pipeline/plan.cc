@@ -157,16 +157,28 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
     plan.skipped.push_back(
         fmt::format("{} tensors of blocks behind the {} that config.json speaks of, the first {}",
                     count, arch.blocks, first));
+  // By its whole name, to fewer than 16 bits.
+  const auto rounds = [&](const std::string& name) {
+    return layer_config.names(name) && layer_config.find(name)->bits < 16;
+  };
   for (const LinearParam& param : arch.head().linear_params()) {
-    const bool named = layer_config.names(param.name);
-    if (!options.quant_lm_head && !named) continue;
-    if (arch.tied)
-      problems.push_back((named ? "--layer-config names " + param.name : "--quant-lm-head") +
-                         ": the head of this model is tied to its embedding, so it cannot be "
-                         "quantized alone; leave it out");
-    else
-      plan.outside.push_back(layer_of(param, true, false));
+    if (!arch.tied) {
+      if (options.quant_lm_head || layer_config.names(param.name))
+        plan.outside.push_back(layer_of(param, true, false));
+      continue;
+    }
+    const std::string why =
+        ": the head of this model is tied to its embedding, so it cannot be quantized alone; leave "
+        "it out";
+    if (options.quant_lm_head) problems.push_back("--quant-lm-head" + why);
+    for (const auto& name : std::set<std::string>{param.name, "lm_head", "model.embed_tokens"})
+      if (rounds(name)) problems.push_back("--layer-config names " + name + why);
   }
+  const std::string embedding = arch.embedding.substr(0, arch.embedding.rfind(".weight"));
+  if (!arch.tied && rounds(embedding))
+    problems.push_back("--layer-config names " + embedding +
+                       ": the embedding stays as it is, since no format that is written here has "
+                       "readers for a quantized one (docs/mixed_precision.md); leave it out");
   const std::string& example = plan.layers[0][0].name;
   for (const auto& part : options.ignore_layers)
     if (!used_parts.count(part))
