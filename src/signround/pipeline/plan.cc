@@ -460,14 +460,35 @@ int64_t Plan::quantized_weights() const {
   return n;
 }
 
+double Plan::bits_per_weight() const {
+  if (quantized_weights() == 0) return 0;
+  const FormatPlan* packed = &formats[0];
+  for (const auto& f : formats)
+    if (packed->format->packing() == Packing::kNone) packed = &f;
+  std::shared_ptr<CheckpointFormat> format = packed->format;
+  if (format->packing() == Packing::kNone)
+    format = make_format(scheme.levels == Levels::kNf4 ? "bnb" : "auto_round", packed->model);
+  int64_t bytes = 0;
+  const auto add = [&](const std::vector<FormatLayer>& of_block) {
+    for (const auto& layer : of_block)
+      if (layer.scheme.bits < 16)
+        for (const auto& tensor : format->tensors(layer)) bytes += tensor.nbytes();
+  };
+  for (const auto& of_block : layers) add(of_block);
+  add(outside);
+  return 8 * static_cast<double>(bytes) / static_cast<double>(quantized_weights());
+}
+
 std::string Plan::describe() const {
   std::string names;
   for (const auto& f : formats)
     names += (names.empty() ? "" : ", ") + std::string(f.format->name());
   std::string text = fmt::format(
-      "plan: {} of {} blocks, {:.1f} M weights to {} by {}; {} on disk as {}", blocks.size(),
+      "plan: {} of {} blocks, {:.1f} M weights to {} by {}, {:.2f} bits per weight with scales; {} "
+      "on disk as {}",
+      blocks.size(),
       architecture.blocks, static_cast<double>(quantized_weights()) / 1e6,
-      signround::describe(scheme), method, gigabytes(disk_bytes), names);
+      signround::describe(scheme), method, bits_per_weight(), gigabytes(disk_bytes), names);
   if (needs_calibration())
     text += fmt::format(
         "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, "

@@ -73,6 +73,7 @@ ordered_json RunReport::to_json() const {
                        {"planned_memory_bytes", planned_memory},
                        {"source_bytes", source_bytes},
                        {"result_bytes", result_bytes},
+                       {"bits_per_weight", bits_per_weight},
                        {"options", options},
                        {"settings", settings}};
   json["blocks"] = ordered_json::array();
@@ -90,9 +91,11 @@ ordered_json RunReport::to_json() const {
 std::string RunReport::to_markdown() const {
   std::string text = fmt::format("# Quantized with signround {}\n\n", kVersion);
   text += fmt::format(
-      "Size {:.1f} MB, from {:.1f} MB. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n",
-      static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6, seconds,
-      static_cast<double>(peak_rss_bytes) / 1e6, static_cast<double>(planned_memory) / 1e6);
+      "Size {:.1f} MB, from {:.1f} MB; {:.2f} bits per rounded weight, scales and zero points "
+      "included. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n",
+      static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6,
+      bits_per_weight, seconds, static_cast<double>(peak_rss_bytes) / 1e6,
+      static_cast<double>(planned_memory) / 1e6);
   text += "```\n" + plan + "\n```\n\n## Degraded\n\n";
   if (degradations.empty()) text += "Nothing was skipped, dropped, clamped or replaced.\n";
   for (const auto& d : degradations) text += "- " + d + "\n";

@@ -348,6 +348,7 @@ void Run::copy_rest() {
 void Run::finish() {
   report_.source_bytes = source_.bytes_on_disk();
   report_.result_bytes = plan_.formats[0].bytes;
+  report_.bits_per_weight = plan_.bits_per_weight();
   report_.planned_memory = plan_.memory.total();
   report_.peak_rss_bytes = peak_rss_bytes();
   for (const auto& output : outputs_)
