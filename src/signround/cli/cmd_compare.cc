@@ -95,9 +95,10 @@ ordered_json child_json(const std::vector<std::string>& arguments) {
 std::string row(const std::string& name, const ordered_json& run, const ordered_json& eval) {
   if (run.contains("failed"))
     return fmt::format("{:<16} quantize ended with exit code {}\n", name, run["failed"].dump());
-  std::string text = fmt::format(
-      "{:<16} {:>10.1f} {:>10.1f} {:>10.0f}", name, run["result_bytes"].get<double>() / 1e6,
-      run["seconds"].get<double>(), run["peak_rss_bytes"].get<double>() / 1e6);
+  std::string text =
+      fmt::format("{:<16} {:>6.3f} {:>10.1f} {:>10.1f} {:>10.0f}", name,
+                  run.value("bits_per_weight", 0.0), run["result_bytes"].get<double>() / 1e6,
+                  run["seconds"].get<double>(), run["peak_rss_bytes"].get<double>() / 1e6);
   if (eval.contains("failed"))
     return text + fmt::format("  eval ended with exit code {}\n", eval["failed"].dump());
   const auto& result = eval["results"][0];
@@ -115,10 +116,13 @@ int cmd_compare(int argc, const char* const* argv) {
   std::vector<std::string> names = {"rtn", "opt-rtn", "gptq", "autoround", "signround"};
   int64_t eval_seqlen = 2048, eval_limit = 0;
   bool json = false;
-  Flags flags("compare MODEL [--methods LIST] [flags]",
-              "Quantizes MODEL by several methods with the same settings, evaluates each result "
-              "against MODEL, and prints one table. Results stay in OUT/METHOD; a comparison that "
-              "was stopped goes on with the same command. Flags of quantize hold for all methods.");
+  Flags flags(
+      "compare MODEL [--methods LIST] [flags]",
+      "Quantizes MODEL by several methods with the same settings, evaluates each result "
+      "against MODEL, and prints one table. Results stay in OUT/METHOD; a comparison that "
+      "was stopped goes on with the same command. Flags of quantize hold for all methods. Where "
+      "a method fails, its row says so, the others still run, and the exit code is the first "
+      "one that failed.");
   flags.add(
       "methods", names,
       {.help = "what to compare: rtn, nf4 (4 bits, whatever the others have), opt-rtn, gptq, awq, "
@@ -146,9 +150,10 @@ int cmd_compare(int argc, const char* const* argv) {
   const std::filesystem::path folder = options.output;
   ordered_json all = {{"model", model}, {"methods", ordered_json::array()}};
   std::string table =
-      fmt::format("{:<16} {:>10} {:>10} {:>10} {:>11} {:>11} {:>10}\n", "method", "size MB",
-                  "seconds", "memory MB", "perplexity", "KL", "same top");
+      fmt::format("{:<16} {:>6} {:>10} {:>10} {:>10} {:>11} {:>11} {:>10}\n", "method", "bits",
+                  "size MB", "seconds", "memory MB", "perplexity", "KL", "same top");
   double reference = 0;
+  int failed = 0;  // the first exit code of a run that failed
   for (const auto& name : names) {
     const std::string out = (folder / name).string();
     options.output = out;
@@ -180,12 +185,15 @@ int cmd_compare(int argc, const char* const* argv) {
       if (eval.contains("results"))
         reference = eval["results"][0]["reference_perplexity"]["value"].get<double>();
     }
+    if (failed == 0 && run.contains("failed")) failed = run["failed"].get<int>();
+    if (failed == 0 && eval.contains("failed")) failed = eval["failed"].get<int>();
     table += row(name, run, eval);
     ordered_json entry = {{"method", name}, {"command", command}};
     if (run.contains("failed"))
       entry["failed"] = run["failed"];
     else
-      entry.update({{"result_bytes", run["result_bytes"]},
+      entry.update({{"bits_per_weight", run.value("bits_per_weight", 0.0)},
+                    {"result_bytes", run["result_bytes"]},
                     {"seconds", run["seconds"]},
                     {"peak_rss_bytes", run["peak_rss_bytes"]}});
     if (eval.contains("results")) entry["eval"] = eval["results"][0];
@@ -195,7 +203,7 @@ int cmd_compare(int argc, const char* const* argv) {
     std::printf("%s\n", all.dump(2, ' ', false, ordered_json::error_handler_t::replace).c_str());
   else
     std::printf("%soriginal: perplexity %.3f\n", table.c_str(), reference);
-  return 0;
+  return failed;
 }
 
 }  // namespace signround

@@ -30,7 +30,10 @@ constexpr Foreign kRefused[] = {
      "q, k, v and gate, up always share their scheme here; others by --layer-config"},
     {"ignore_scale_zp_bits", "scales and zero points always count here; leave it out"},
     {"enable_adam", "rounding offsets are tuned by sign descent only; leave it out"},
-    {"enable_norm_bias_tuning enable_lfq", "only rounding and scales are tuned here; leave it out"},
+    {"quant_embedding quant_embeddings embedding_bits embed_bits token_embedding_type",
+     "embeddings stay as they are: no format that is written here has readers for quantized ones "
+     "(docs/mixed_precision.md); leave it out"},
+    {"enable_lfq", "this method is not offered; leave it out"},
     {"enable_alg_ext", "this method is not offered; for free scales use --recipe auto"},
     {"awq_duo_scaling awq_n_grid awq_seqlen awq_smooth_batch_size awq_apply_clip awq_clip_as_init",
      "--awq has no settings of its own here; leave it out"},

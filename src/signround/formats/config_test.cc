@@ -103,11 +103,15 @@ TEST(Config, TuningIsWrittenWhereItIsNotAutoRoundsDefault) {
     EXPECT_FALSE(config_with({}).contains(key)) << key;
   }
   EXPECT_FALSE(config_with({.iters = 200, .lr = 1.0 / 200}).contains("lr"));
-  const auto config =
-      config_with({.iters = 50, .lr = 5e-3, .nsamples = 512, .enable_quanted_input = false});
+  const auto config = config_with({.iters = 50,
+                                   .lr = 5e-3,
+                                   .nsamples = 512,
+                                   .enable_norm_bias_tuning = true,
+                                   .enable_quanted_input = false});
   EXPECT_EQ(config["iters"], 50);
   EXPECT_EQ(config["lr"], 5e-3);
   EXPECT_EQ(config["nsamples"], 512);
+  EXPECT_EQ(config["enable_norm_bias_tuning"], true);
   EXPECT_EQ(config["enable_quanted_input"], false);
   EXPECT_FALSE(config_with({.iters = 0, .lr = 5e-3}).contains("lr"))
       << "AutoRound's default without tuning";

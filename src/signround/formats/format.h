@@ -33,7 +33,7 @@ struct TuningInfo {
   int64_t iters = 200;
   double lr = 0, minmax_lr = 0;  // 0: 1 / iters
   int64_t nsamples = 128, seqlen = 2048, batch_size = 8, gradient_accumulate_steps = 1;
-  bool enable_minmax_tuning = true, enable_quanted_input = true;
+  bool enable_minmax_tuning = true, enable_norm_bias_tuning = false, enable_quanted_input = true;
 };
 
 // The whole model, as quantization_config describes it.

@@ -245,6 +245,7 @@ void add_tuning(const TuningInfo& tuning, nlohmann::ordered_json& config) {
   };
   add("batch_size", tuning.batch_size, defaults.batch_size);
   add("enable_minmax_tuning", tuning.enable_minmax_tuning, true);
+  add("enable_norm_bias_tuning", tuning.enable_norm_bias_tuning, false);
   add("enable_quanted_input", tuning.enable_quanted_input, true);
   add("gradient_accumulate_steps", tuning.gradient_accumulate_steps,
       defaults.gradient_accumulate_steps);

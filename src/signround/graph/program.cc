@@ -9,6 +9,7 @@
 #include "signround/ops/activation.h"
 #include "signround/ops/add.h"
 #include "signround/ops/attention.h"
+#include "signround/ops/bias.h"
 #include "signround/ops/convert.h"
 #include "signround/ops/matmul.h"
 #include "signround/ops/rms_norm.h"
@@ -237,7 +238,7 @@ struct Program::Impl {
                y = value[at(o.out)] = make_view(graph.cols(o.out), dtype_of_output(o.out));
     const int rstd = saved[static_cast<size_t>(i)] = arena.add(rows * o.heads * 4);
     touch(x, step), touch(y, step), arena.touch(rstd, step);
-    if (options.train && wants_gradient[at(o.x)])
+    if (options.train && (wants_gradient[at(o.x)] || options.norm_gradients))
       touch(x, backward_step(i)), arena.touch(rstd, backward_step(i));
     const HeadShape shape{rows, o.heads, o.weight.size};
     const size_t index = count_before<NormOp>(i);
@@ -463,6 +464,11 @@ struct Program::Impl {
                                       weights.gradient.as<float>());
                           }});
     }
+    if (options.bias_gradients && is_tuned(op(i)) &&
+        std::any_of(o.params.begin(), o.params.end(), [](const LinearParam& p) { return p.bias; }))
+      backward.push_back({timing("linears.bias_gradient"), 0, [=, this](Run& run) {
+                            bias_bwd(rows, cols, any(d_y), run.weights->bias_gradient(group));
+                          }});
     if (!wants_gradient[at(o.x)]) return;
     const bool accumulate = receive(i, o.x, false);
     const View d_x = gradient[at(o.x)];

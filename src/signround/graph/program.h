@@ -32,6 +32,7 @@ struct ProgramOptions {
   bool input_gradient = false;  // backward() also gives the gradient of the input
   std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
   bool norm_gradients = false;  // backward() also gives the gradients of all norms' weights
+  bool bias_gradients = false;  // and of the biases of tuned linear layers
 };
 
 // Time and work of each kind of operation, accumulated over runs.
@@ -60,8 +61,8 @@ class Program {
   // appended to it.
   void forward(const BlockWeights& weights, KvCache* cache = nullptr);
   // After forward. Weight gradients go into weights' gradient buffers: overwritten, or added to
-  // with `accumulate`. Gradients of norms, where they were planned, are always added to: the caller
-  // zeroes them.
+  // with `accumulate`. Gradients of norms and biases, where they were planned, are always added to:
+  // the caller zeroes them.
   void backward(BlockWeights& weights, bool accumulate);
 
   // What an observer sees: the input rows of every LinearsOp of a forward run, in the compute

@@ -207,8 +207,15 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
   const int64_t batch = 2, seq = 3, rows = batch * seq;
   for (const Toy& toy : kToys) {
     ToyModel setup(toy, DType::kF32);
-    Program program(setup.graph,
-                    {.batch = batch, .seq_len = seq, .train = true, .input_gradient = true});
+    Program program(setup.graph, {.batch = batch,
+                                  .seq_len = seq,
+                                  .train = true,
+                                  .input_gradient = true,
+                                  .norm_gradients = true,
+                                  .bias_gradients = true});
+    setup.weights.allocate_norm_gradients();
+    setup.weights.allocate_bias_gradients();
+    setup.weights.zero_vector_gradients();
     const auto x = testing::random_normal(rows * kHidden, 1),
                d_y = testing::random_normal(rows * kHidden, 2);
     std::copy(x.begin(), x.end(), program.input());
@@ -236,6 +243,14 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
                     want[static_cast<size_t>(i)], kRelative * largest(want))
             << p.name << " " << i;
     }
+    for (const auto& p : setup.graph.vector_params()) {
+      auto& v = plain.params.at(p.name);
+      const auto want = testing::complex_step_grad({v.data(), 1, p.size}, loss);
+      const auto found = setup.weights.vector_gradient(p.name);
+      ASSERT_EQ(found.size(), want.size()) << p.name;
+      for (size_t i = 0; i < want.size(); ++i)
+        ASSERT_NEAR(found[i], want[i], kRelative * largest(want)) << p.name << " " << i;
+    }
     const auto want_x = testing::complex_step_grad({input.data(), rows, kHidden}, loss);
     for (int64_t i = 0; i < rows * kHidden; ++i)
       ASSERT_NEAR(program.input_gradient()[i], want_x[static_cast<size_t>(i)],
@@ -245,12 +260,22 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
 }
 
 TEST(Program, GradientsOfMicroBatchesAddUp) {
-  const Toy toy;
+  const Toy toy{.bias = true};
   ToyModel whole(toy, DType::kF32), parts(toy, DType::kF32);
   const auto x = testing::random_normal(4 * 3 * kHidden, 1),
              d_y = testing::random_normal(4 * 3 * kHidden, 2);
-  Program big(whole.graph, {.batch = 4, .seq_len = 3, .train = true}),
-      small(parts.graph, {.batch = 1, .seq_len = 3, .train = true});
+  const auto options = [](int64_t samples) {
+    return ProgramOptions{.batch = samples,
+                          .seq_len = 3,
+                          .train = true,
+                          .norm_gradients = true,
+                          .bias_gradients = true};
+  };
+  Program big(whole.graph, options(4)), small(parts.graph, options(1));
+  for (ToyModel* setup : {&whole, &parts}) {
+    setup->weights.allocate_norm_gradients();
+    setup->weights.allocate_bias_gradients();
+  }
   std::copy(x.begin(), x.end(), big.input());
   big.forward(whole.weights);
   std::copy(d_y.begin(), d_y.end(), big.output_gradient());
@@ -265,6 +290,10 @@ TEST(Program, GradientsOfMicroBatchesAddUp) {
     const WeightView a = whole.weights.weight(p.name), b = parts.weights.weight(p.name);
     for (int64_t i = 0; i < p.out * p.in; ++i)
       EXPECT_NEAR(a.gradient[i], b.gradient[i], 1e-4) << p.name;
+  }
+  for (const auto& p : whole.graph.vector_params()) {
+    const auto a = whole.weights.vector_gradient(p.name), b = parts.weights.vector_gradient(p.name);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4) << p.name;
   }
 }
 

@@ -1,5 +1,7 @@
 #include "signround/graph/weights.h"
 
+#include <algorithm>
+
 #include "signround/base/error.h"
 
 namespace signround {
@@ -30,13 +32,13 @@ void BlockWeights::rename(const Graph& graph) {
       for (const auto& p : linears->params) {
         linears_[p.name] = {group, row, p};
         if (p.bias)
-          vectors_[p.name + ".bias"] = {groups_[group].bias.as<float>() + row,
-                                        static_cast<size_t>(p.out)};
+          vectors_[p.name + ".bias"] = {.norm = false, .index = group, .row = row, .size = p.out};
         row += p.out;
       }
       ++group;
     } else if (const auto* o = std::get_if<NormOp>(&op)) {
-      vectors_[o->weight.name] = floats(norms_[norm++]);
+      vectors_[o->weight.name] = {
+          .norm = true, .index = norm++, .row = 0, .size = o->weight.size};
     }
   }
 }
@@ -50,6 +52,11 @@ void BlockWeights::allocate_norm_gradients() {
   if (norm_gradients_.empty())
     for (const Buffer& norm : norms_)
       norm_gradients_.emplace_back(norm.bytes());
+}
+
+void BlockWeights::allocate_bias_gradients() {
+  for (Group& group : groups_)
+    if (group.has_bias && !group.bias_gradient.data()) group.bias_gradient = Buffer(group.out * 4);
 }
 
 WeightView BlockWeights::weight(std::string_view linear_name) {
@@ -67,10 +74,28 @@ WeightView BlockWeights::weight(std::string_view linear_name) {
           .gradient = group.gradient.data() ? group.gradient.as<float>() + offset : nullptr};
 }
 
-std::span<float> BlockWeights::vector(std::string_view name) {
-  const auto found = vectors_.find(std::string(name));
-  require(found != vectors_.end(), "block weights", "no parameter ", name, " in this block");
+const BlockWeights::VectorPlace& BlockWeights::place_of(std::string_view vector) const {
+  const auto found = vectors_.find(std::string(vector));
+  require(found != vectors_.end(), "block weights", "no parameter ", vector, " in this block");
   return found->second;
+}
+
+std::span<float> BlockWeights::vector(std::string_view name) {
+  const VectorPlace& place = place_of(name);
+  Buffer& all = place.norm ? norms_[place.index] : groups_[place.index].bias;
+  return floats(all).subspan(static_cast<size_t>(place.row), static_cast<size_t>(place.size));
+}
+
+std::span<float> BlockWeights::vector_gradient(std::string_view name) {
+  const VectorPlace& place = place_of(name);
+  const auto all = place.norm ? norm_gradient(place.index) : bias_gradient(place.index);
+  return all.empty() ? all
+                     : all.subspan(static_cast<size_t>(place.row), static_cast<size_t>(place.size));
+}
+
+void BlockWeights::zero_vector_gradients() {
+  for (Buffer& gradient : norm_gradients_) std::ranges::fill(floats(gradient), 0.0f);
+  for (Group& group : groups_) std::ranges::fill(floats(group.bias_gradient), 0.0f);
 }
 
 int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute, bool gradients) {

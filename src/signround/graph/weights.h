@@ -28,7 +28,7 @@ class BlockWeights {
   struct Group {
     int64_t out = 0, in = 0;  // of all layers of the group together
     bool has_bias = false;
-    Buffer weight, bias, gradient;
+    Buffer weight, bias, gradient, bias_gradient;
   };
 
   // Memory for all parameters of `graph`, weights in `compute` (kF32 or kBF16).
@@ -38,6 +38,7 @@ class BlockWeights {
   void rename(const Graph& graph);
   void allocate_gradients();       // for all linear layers; kept from then on
   void allocate_norm_gradients();  // for all norms
+  void allocate_bias_gradients();  // for all linear layers that have one
 
   DType compute() const { return compute_; }
   WeightView weight(std::string_view linear_name);
@@ -47,6 +48,13 @@ class BlockWeights {
   std::span<float> norm_gradient(size_t norm_op) {
     return norm_gradients_.empty() ? std::span<float>() : floats(norm_gradients_[norm_op]);
   }
+  // Of the linears_op-th LinearsOp, all layers' together: as norm_gradient.
+  std::span<float> bias_gradient(size_t linears_op) {
+    return floats(groups_[linears_op].bias_gradient);
+  }
+  // Of what vector(name) gives; empty: none was asked for.
+  std::span<float> vector_gradient(std::string_view name);
+  void zero_vector_gradients();
   const Group& group(size_t linears_op) const {
     return groups_[linears_op];
   }  // in the order of recording
@@ -66,7 +74,13 @@ class BlockWeights {
     LinearParam param;
   };
   std::unordered_map<std::string, Place> linears_;
-  std::unordered_map<std::string, std::span<float>> vectors_;
+  struct VectorPlace {
+    bool norm = false;  // else a bias
+    size_t index = 0;   // of the norm, or of the bias's group
+    int64_t row = 0, size = 0;
+  };
+  const VectorPlace& place_of(std::string_view vector) const;
+  std::unordered_map<std::string, VectorPlace> vectors_;
 };
 
 }  // namespace signround

@@ -152,6 +152,10 @@ std::vector<std::string> QuantizeOptions::problems() const {
     found.push_back("--e2e-epochs learns from text, which --method " + effective_method() + " does not read");
   if (nblocks > 1 && !tunes())
     found.push_back("--nblocks tunes blocks together, and nothing is tuned here; leave it out");
+  if (enable_norm_bias_tuning && !tunes())
+    found.push_back(
+        "--enable-norm-bias-tuning tunes norms and biases beside the weights, and nothing is tuned "
+        "here; leave it out");
   if (awq && !reads_text(effective_method()))
     found.push_back("--awq reads text, which --method " + effective_method() +
                     " does not; use --method opt-rtn");

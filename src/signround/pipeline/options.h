@@ -38,6 +38,7 @@ struct QuantizeOptions {
   bool act_order = true;
   bool bnb_double_quant = true;
   bool enable_minmax_tuning = true;
+  bool enable_norm_bias_tuning = false;
   bool enable_quanted_input = true;
   bool not_use_best_mse = false;
   bool enable_opt_rtn = true;
@@ -179,6 +180,9 @@ struct QuantizeOptions {
     v("minmax_lr", minmax_lr,
       {.help = "first step of the range factors; 0: as --lr", .min = 0, .max = 1, .value = "X"});
     v("enable_minmax_tuning", enable_minmax_tuning, {.help = "tune the range of each group"});
+    v("enable_norm_bias_tuning", enable_norm_bias_tuning,
+      {.help = "tune the weights of a block's norms and the biases of its rounded layers as well, in "
+               "the range that each of them has"});
     v("enable_quanted_input", enable_quanted_input,
       {.help = "feed each block what the quantized blocks before it give"});
     v("not_use_best_mse", not_use_best_mse,

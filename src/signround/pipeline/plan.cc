@@ -21,6 +21,7 @@
 #include "signround/pipeline/prepare_awq.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
+#include "signround/quant/vector_tuner.h"
 
 namespace signround {
 
@@ -158,16 +159,28 @@ void choose_layers(const QuantizeOptions& options, const Checkpoint& checkpoint,
     plan.skipped.push_back(
         fmt::format("{} tensors of blocks behind the {} that config.json speaks of, the first {}",
                     count, arch.blocks, first));
+  // By its whole name, to fewer than 16 bits.
+  const auto rounds = [&](const std::string& name) {
+    return layer_config.names(name) && layer_config.find(name)->bits < 16;
+  };
   for (const LinearParam& param : arch.head().linear_params()) {
-    const bool named = layer_config.names(param.name);
-    if (!options.quant_lm_head && !named) continue;
-    if (arch.tied)
-      problems.push_back((named ? "--layer-config names " + param.name : "--quant-lm-head") +
-                         ": the head of this model is tied to its embedding, so it cannot be "
-                         "quantized alone; leave it out");
-    else
-      plan.outside.push_back(layer_of(param, true, false));
+    if (!arch.tied) {
+      if (options.quant_lm_head || layer_config.names(param.name))
+        plan.outside.push_back(layer_of(param, true, false));
+      continue;
+    }
+    const std::string why =
+        ": the head of this model is tied to its embedding, so it cannot be quantized alone; leave "
+        "it out";
+    if (options.quant_lm_head) problems.push_back("--quant-lm-head" + why);
+    for (const auto& name : std::set<std::string>{param.name, "lm_head", "model.embed_tokens"})
+      if (rounds(name)) problems.push_back("--layer-config names " + name + why);
   }
+  const std::string embedding = arch.embedding.substr(0, arch.embedding.rfind(".weight"));
+  if (!arch.tied && rounds(embedding))
+    problems.push_back("--layer-config names " + embedding +
+                       ": the embedding stays as it is, since no format that is written here has "
+                       "readers for a quantized one (docs/mixed_precision.md); leave it out");
   const std::string& example = plan.layers[0][0].name;
   for (const auto& part : options.ignore_layers)
     if (!used_parts.count(part))
@@ -208,6 +221,7 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
                   .batch_size = options.batch_size,
                   .gradient_accumulate_steps = options.gradient_accumulate_steps,
                   .enable_minmax_tuning = options.enable_minmax_tuning,
+                  .enable_norm_bias_tuning = options.enable_norm_bias_tuning,
                   .enable_quanted_input = options.enable_quanted_input};
   result.format = make_format(name, model);
   result.folder = options.formats.size() == 1
@@ -276,7 +290,9 @@ void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan
   ProgramOptions how{.batch = plan.micro_batch,
                      .seq_len = plan.seqlen,
                      .compute = plan.compute,
-                     .train = plan.tunes()};
+                     .train = plan.tunes(),
+                     .norm_gradients = options.enable_norm_bias_tuning,
+                     .bias_gradients = options.enable_norm_bias_tuning};
   const int64_t rows = plan.micro_batch * plan.seqlen;
   MemoryLedger& m = plan.memory;
   int64_t widest = 0;  // input of a layer, which is observed in f32
@@ -314,6 +330,15 @@ void plan_end_to_end(const QuantizeOptions& options, int64_t limit, Plan& plan) 
   m.end_to_end = bytes() + m.packing;  // while scales are written
 }
 
+// Of tuned norms and biases, with their gradients.
+int64_t vector_bytes(const QuantizeOptions& options, const Graph& graph) {
+  int64_t bytes = 0;
+  if (options.enable_norm_bias_tuning)
+    for (const auto& v : graph.vector_params())
+      bytes += VectorTuner::bytes(v.size, options.momentum) + 4 * v.size;
+  return bytes;
+}
+
 void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t micro_batch,
                  Plan& plan) {
   const Architecture& arch = plan.architecture;
@@ -344,7 +369,8 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     const auto layers = plan.layers_of(unit);
     m.weights =
         std::max(m.weights, BlockWeights::bytes_needed(of_unit, plan.compute, plan.tunes()));
-    if (plan.tunes()) m.slots = std::max(m.slots, slot_bytes(options, layers));
+    if (plan.tunes())
+      m.slots = std::max(m.slots, slot_bytes(options, layers) + vector_bytes(options, of_unit));
     if (plan.method == "gptq")
       for (const auto& l : layers) m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
@@ -492,14 +518,35 @@ int64_t Plan::quantized_weights() const {
   return n;
 }
 
+double Plan::bits_per_weight() const {
+  if (quantized_weights() == 0) return 0;
+  const FormatPlan* packed = &formats[0];
+  for (const auto& f : formats)
+    if (packed->format->packing() == Packing::kNone) packed = &f;
+  std::shared_ptr<CheckpointFormat> format = packed->format;
+  if (format->packing() == Packing::kNone)
+    format = make_format(scheme.levels == Levels::kNf4 ? "bnb" : "auto_round", packed->model);
+  int64_t bytes = 0;
+  const auto add = [&](const std::vector<FormatLayer>& of_block) {
+    for (const auto& layer : of_block)
+      if (layer.scheme.bits < 16)
+        for (const auto& tensor : format->tensors(layer)) bytes += tensor.nbytes();
+  };
+  for (const auto& of_block : layers) add(of_block);
+  add(outside);
+  return 8 * static_cast<double>(bytes) / static_cast<double>(quantized_weights());
+}
+
 std::string Plan::describe() const {
   std::string names;
   for (const auto& f : formats)
     names += (names.empty() ? "" : ", ") + std::string(f.format->name());
   std::string text = fmt::format(
-      "plan: {} of {} blocks, {:.1f} M weights to {} by {}; {} on disk as {}", blocks.size(),
+      "plan: {} of {} blocks, {:.1f} M weights to {} by {}, {:.2f} bits per weight with scales; {} "
+      "on disk as {}",
+      blocks.size(),
       architecture.blocks, static_cast<double>(quantized_weights()) / 1e6,
-      signround::describe(scheme), method, gigabytes(disk_bytes), names);
+      signround::describe(scheme), method, bits_per_weight(), gigabytes(disk_bytes), names);
   if (needs_calibration())
     text += fmt::format(
         "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, "

@@ -82,7 +82,9 @@ struct Plan {
   std::vector<FormatLayer> layers_of(const BlockUnit& unit) const;
   Graph graph_of(const BlockUnit& unit) const;
   int64_t quantized_weights() const;
-  // Bits of the quantized layers' tensors on disk per weight, in the first packed format.
+  // Bits on disk per weight of the quantized layers, scales and zero points included: in the first
+  // packed format, or in the usual one if there is none. 0: nothing is quantized.
+  double bits_per_weight() const;
   std::string describe() const;
 };
 

@@ -232,7 +232,7 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
   if (options.awq)
     prepared = apply_awq(*source, plan, calibration, folder.factors(), options.strict, report);
   Run run(prepared ? *prepared : *source, options, std::move(plan), std::move(calibration), std::move(masks), report);
-  run.open_outputs(journal, folder.scales(), resume);
+  run.open_outputs(journal, folder.scales(), folder.vectors(), resume);
   run.blocks();
   run.end_to_end();
   run.outside_layers();

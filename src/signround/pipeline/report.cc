@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+
 #include "signround/base/version.h"
 
 namespace signround {
@@ -33,6 +35,11 @@ ordered_json BlockReport::to_json() const {
                        {"loss_best", loss_best}, {"best_iteration", best_iteration},
                        {"error_db", error_db},   {"seconds", seconds}};
   if (rewritten_groups > 0) json["rewritten_groups"] = rewritten_groups;
+  if (vectors.count > 0)
+    json["norms_and_biases"] = {{"tuned", vectors.count},
+                                {"mean_change", vectors.mean},
+                                {"largest_change", vectors.largest},
+                                {"largest", vectors.name}};
   return json;
 }
 
@@ -40,6 +47,7 @@ BlockReport BlockReport::from_json(const ordered_json& json) {
   const auto number = [&](const char* key) {
     return json.contains(key) && json[key].is_number() ? json[key].get<double>() : std::nan("");
   };
+  const ordered_json vectors = json.value("norms_and_biases", ordered_json::object());
   return {.index = json.value("index", int64_t{0}),
           .loss_first = number("loss_first"),
           .loss_best = number("loss_best"),
@@ -49,7 +57,11 @@ BlockReport BlockReport::from_json(const ordered_json& json) {
           .rewritten_groups =
               json.contains("rewritten_groups") && json["rewritten_groups"].is_number_integer()
                   ? json["rewritten_groups"].get<int64_t>()
-                  : 0};
+                  : 0,
+          .vectors = {.count = vectors.value("tuned", int64_t{0}),
+                      .mean = vectors.value("mean_change", 0.0),
+                      .largest = vectors.value("largest_change", 0.0),
+                      .name = vectors.value("largest", "")}};
 }
 
 ordered_json RunReport::to_json() const {
@@ -61,6 +73,7 @@ ordered_json RunReport::to_json() const {
                        {"planned_memory_bytes", planned_memory},
                        {"source_bytes", source_bytes},
                        {"result_bytes", result_bytes},
+                       {"bits_per_weight", bits_per_weight},
                        {"options", options},
                        {"settings", settings}};
   json["blocks"] = ordered_json::array();
@@ -78,9 +91,11 @@ ordered_json RunReport::to_json() const {
 std::string RunReport::to_markdown() const {
   std::string text = fmt::format("# Quantized with signround {}\n\n", kVersion);
   text += fmt::format(
-      "Size {:.1f} MB, from {:.1f} MB. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n",
-      static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6, seconds,
-      static_cast<double>(peak_rss_bytes) / 1e6, static_cast<double>(planned_memory) / 1e6);
+      "Size {:.1f} MB, from {:.1f} MB; {:.2f} bits per rounded weight, scales and zero points "
+      "included. {:.1f} s, peak memory {:.0f} MB (planned {:.0f} MB).\n\n",
+      static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6,
+      bits_per_weight, seconds, static_cast<double>(peak_rss_bytes) / 1e6,
+      static_cast<double>(planned_memory) / 1e6);
   text += "```\n" + plan + "\n```\n\n## Degraded\n\n";
   if (degradations.empty()) text += "Nothing was skipped, dropped, clamped or replaced.\n";
   for (const auto& d : degradations) text += "- " + d + "\n";
@@ -96,6 +111,15 @@ std::string RunReport::to_markdown() const {
   for (const auto& b : blocks)
     text += fmt::format("| {} | {:.4g} | {:.4g} | {} | {:.2f} | {:.1f} |\n", b.index, b.loss_first,
                         b.loss_best, b.best_iteration, b.error_db, b.seconds);
+  if (std::any_of(blocks.begin(), blocks.end(),
+                  [](const BlockReport& b) { return b.vectors.count > 0; })) {
+    text +=
+        "\n## Norms and biases\n\n| block | tuned | mean change | largest change | of |\n"
+        "|---|---|---|---|---|\n";
+    for (const auto& b : blocks)
+      text += fmt::format("| {} | {} | {:.2f}% | {:.2f}% | {} |\n", b.index, b.vectors.count,
+                          100 * b.vectors.mean, 100 * b.vectors.largest, b.vectors.name);
+  }
   text += "\n## Options\n\n```\n" +
           options.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n```\n";
   return text;

@@ -10,6 +10,14 @@
 
 namespace signround {
 
+// What tuning made of the norms and biases of a block. A change is relative: the root of the sum of
+// squares of the differences over that of the values before.
+struct VectorChange {
+  int64_t count = 0;  // norms and biases that were tuned
+  double mean = 0, largest = 0;
+  std::string name;  // of the one that changed most
+};
+
 struct BlockReport {
   int64_t index = 0;
   double loss_first = 0,
@@ -19,6 +27,7 @@ struct BlockReport {
   int best_iteration = 0;
   double seconds = 0;
   int64_t rewritten_groups = 0;  // gptq_v1: turned round, since a zero point of 0 cannot be stored
+  VectorChange vectors;
   nlohmann::ordered_json to_json() const;
   static BlockReport from_json(const nlohmann::ordered_json& json);
 };
@@ -36,6 +45,7 @@ struct RunReport {
   nlohmann::ordered_json end_to_end;  // null: there was no such pass
   int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;
   double seconds = 0;
+  double bits_per_weight = 0;  // of quantized layers, scales and zero points included
   std::string plan;
 
   nlohmann::ordered_json to_json() const;

@@ -38,10 +38,12 @@ void Run::degrade(const std::string& what) {
   report_.degradations.push_back(what);
 }
 
-void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bool resume) {
+void Run::open_outputs(Journal& journal, const std::filesystem::path& scales,
+                       const std::filesystem::path& vectors, bool resume) {
   const auto start = Clock::now();
   journal_ = &journal;
   scales_ = scales;
+  vectors_ = vectors;
   learned_ = resume && std::filesystem::exists(scales_);
   for (const auto& why : plan_.skipped) degrade("left in 16 bit: " + why);
   for (const auto& why : plan_.unreadable) degrade("no known engine loads " + why);
@@ -65,7 +67,8 @@ void Run::open_outputs(Journal& journal, const std::filesystem::path& scales, bo
         mark.push_back([&, hash] { output->mark_layer_written(layer, hash); });
       }
     // Learned scales may be written already, and are written again.
-    if (!learned_ && line["hashes"] != ordered_json(found)) {
+    if ((!learned_ && line["hashes"] != ordered_json(found)) ||
+        !read_vectors(plan_.units[good], line)) {
       log_warn(
           fmt::format("block {} of the earlier run is damaged on disk and is done again", index));
       break;
@@ -148,13 +151,15 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
                             .seq_len = plan_.seqlen,
                             .compute = plan_.compute,
                             .train = plan_.tunes() && selected && !finished,
-                            .untuned = untuned});
+                            .untuned = untuned,
+                            .norm_gradients = options_.enable_norm_bias_tuning,
+                            .bias_gradients = options_.enable_norm_bias_tuning});
     Moments moments;
     if (selected && !finished && !plan_.follows_quantized_model()) observe(program, moments);
     reference_forward(program, weights);
     if (selected && !finished) {
       if (plan_.tunes()) {
-        const TuneResult tuned = tune(program, weights, layers, index);
+        const TuneResult tuned = tune(program, weights, layers, unit);
         report.loss_first = tuned.loss_first, report.loss_best = tuned.loss_best,
         report.best_iteration = tuned.best_iteration;
       } else if (plan_.method == "gptq") {
@@ -164,7 +169,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
       }
     }
     if (plan_.follows_quantized_model() && !(finished && is_last_needed(unit))) {
-      if (finished) use_written_weights(weights, layers);
+      if (finished) use_written_weights(weights, layers), use_tuned_vectors(weights, unit);
       const double error_db = quantized_forward(program, weights);
       if (!finished) report.error_db = error_db;
     }
@@ -178,10 +183,12 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
     });
   report.seconds = seconds_since(start);
   report.rewritten_groups = rewritten_;
+  if (rounded) report.vectors = vector_change(unit);
   end_timings(fmt::format("block {}", index), report.seconds);
   if (!rounded) return;
   ordered_json line = report.to_json();
   line["hashes"] = hashes_;
+  if (report.vectors.count > 0) line["vectors_hash"] = vectors_hash(unit);
   line["degradations"] = std::vector<std::string>(
       report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before),
       report_.degradations.end());
@@ -326,7 +333,8 @@ void Run::copy_rest() {
   int64_t copied = 0;
   const auto start = Clock::now();
   malloc_trim(0);  // what rounding freed would stay resident beside the tensors that are copied
-  const ScaledCheckpoint learned(source_, learned_norms_);
+  const PatchedCheckpoint tuned(source_, tuned_vectors_);
+  const ScaledCheckpoint learned(tuned, learned_norms_);
   for (const TensorInfo& tensor : source_.tensors()) {
     if (quantized.count(tensor.name)) continue;
     check_interrupted();
@@ -344,6 +352,7 @@ void Run::copy_rest() {
 void Run::finish() {
   report_.source_bytes = source_.bytes_on_disk();
   report_.result_bytes = plan_.formats[0].bytes;
+  report_.bits_per_weight = plan_.bits_per_weight();
   report_.planned_memory = plan_.memory.total();
   report_.peak_rss_bytes = peak_rss_bytes();
   for (const auto& output : outputs_)

@@ -13,6 +13,7 @@
 #include "signround/graph/stream.h"
 #include "signround/graph/timings.h"
 #include "signround/io/checkpoint.h"
+#include "signround/model/patched_checkpoint.h"
 #include "signround/pipeline/journal.h"
 #include "signround/pipeline/options.h"
 #include "signround/pipeline/output.h"
@@ -44,8 +45,10 @@ class Run {
         masks_(std::move(masks)),
         report_(report) {}
 
-  // scales: the file in which the end-to-end pass leaves its result before it is applied.
-  void open_outputs(Journal& journal, const std::filesystem::path& scales, bool resume);
+  // scales: the file in which the end-to-end pass leaves its result before it is applied; vectors:
+  // the folder of the norms and biases that were tuned inside blocks.
+  void open_outputs(Journal& journal, const std::filesystem::path& scales,
+                    const std::filesystem::path& vectors, bool resume);
   void blocks();
   void end_to_end();
   void outside_layers();
@@ -72,7 +75,16 @@ class Run {
   Moments observe_quantized(Program& program, const BlockWeights& weights);
   void reference_forward(Program& program, const BlockWeights& weights);
   double quantized_forward(Program& program, const BlockWeights& weights);
-  TuneResult tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index);
+  TuneResult tune(Program& program, BlockWeights& weights, const Layers& layers,
+                  const BlockUnit& unit);
+  // Norms and biases that learn with the unit's weights: none without --enable-norm-bias-tuning.
+  std::vector<VectorParam> vectors_of(const BlockUnit& unit) const;
+  std::string vectors_hash(const BlockUnit& unit) const;  // of their tuned values
+  // Into a file of the work folder, and back. False: it does not hold what the journal's line says.
+  void write_vectors(const BlockUnit& unit) const;
+  bool read_vectors(const BlockUnit& unit, const nlohmann::ordered_json& line);
+  void use_tuned_vectors(BlockWeights& weights, const BlockUnit& unit) const;
+  VectorChange vector_change(const BlockUnit& unit) const;
   double search_scales(const Layers& layers, const Moments& moments);
   void round_by_second_moments(Program& program, BlockWeights& weights, const Graph& graph,
                                const Layers& layers);
@@ -100,8 +112,9 @@ class Run {
   Journal* journal_ = nullptr;
   size_t resumed_ = 0;    // units that an earlier run finished
   bool learned_ = false;  // the end-to-end pass is done: scales_ holds what it found
-  std::filesystem::path scales_;
+  std::filesystem::path scales_, vectors_;
   std::vector<std::unique_ptr<OutputFolder>> outputs_;
+  CheckpointVectors tuned_vectors_;  // norms and biases as tuning the blocks left them
   CheckpointFactors learned_norms_;  // what the end-to-end pass made of the norms' weights
   ActivationStream inputs_,
       targets_;                      // what the quantized model sees; what the original model sees

@@ -68,6 +68,7 @@ void RunFolder::clear() {
   fs::remove(journal(), error);
   fs::remove(scales(), error);
   fs::remove(factors(), error);
+  fs::remove_all(vectors(), error);
   remove_files(out_);
   for (auto name : format_names()) {
     remove_files(out_ / name);

@@ -26,6 +26,9 @@ class RunFolder {
     return work_ / "scales.safetensors";
   }  // of the end-to-end pass
   std::filesystem::path factors() const { return work_ / "awq.safetensors"; }  // of --awq
+  std::filesystem::path vectors() const {
+    return work_ / "vectors";
+  }  // folder of the norms and biases that --enable-norm-bias-tuning tuned, a file for each unit
   bool has_unfinished_run() const;
   // "settings" of the finished run that OUT holds.
   std::optional<nlohmann::ordered_json> finished_settings() const;

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "signround/base/error.h"
+#include "signround/base/hash.h"
 #include "signround/base/log.h"
 #include "signround/base/parallel.h"
 #include "signround/io/safetensors.h"
@@ -71,7 +73,9 @@ Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weight
   return moments;
 }
 
-TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers, int64_t index) {
+TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers,
+                     const BlockUnit& unit) {
+  const int64_t index = unit.first;
   const SignRoundOptions how = slot_options(options_);
   Moments moments;
   if (options_.start == "searched") moments = observe_quantized(program, weights);
@@ -99,6 +103,17 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
       written.push_back(&layer);
     }
   });
+  std::vector<TunedVector> vectors;
+  for (const auto& param : vectors_of(unit)) {
+    const DType dtype = source_.at(param.name).dtype;
+    require(dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16, "tune",
+            param.name, " is of ", name_of(dtype), ", expected F32, F16 or BF16");
+    int bits = plan_.scheme.bits;  // that its first step goes by: a bias's are its layer's
+    for (const auto& layer : layers)
+      if (param.name == layer.name + ".bias") bits = layer.scheme.bits;
+    vectors.push_back({param.name, VectorTuner(weights.vector(param.name),
+                                               sign_round_lr(how, bits), how.momentum)});
+  }
   const TuneOptions tune_options{.iters = options_.iters,
                                  .batch_size = options_.batch_size,
                                  .accumulate_steps = options_.gradient_accumulate_steps,
@@ -107,11 +122,13 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .judged = options_.judges_states() ? kJudged : 0,
                                  .timings = &block_timings_};
   const TuneResult result = tune_block(
-      program, weights, tuned, inputs_, targets_, masks_, tune_options, [&](int iteration) {
+      program, weights, tuned, inputs_, targets_, masks_, tune_options,
+      [&](int iteration) {
         check_interrupted();
         if (iteration % 10 == 0 && log_level() >= LogLevel::kInfo && iteration > 0)
           log_debug(fmt::format("block {}: step {} of {}", index, iteration, options_.iters));
-      });
+      },
+      vectors);
   if (result.non_finite_losses > 0)
     degrade(fmt::format("block {}: {} of {} losses were not finite{}", index,
                         result.non_finite_losses, result.iterations,
@@ -122,9 +139,106 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
     tuned[i].slot.reset();
     write(*written[i], linear, non_finite_[written[i]->name]);
   }
+  for (const auto& vector : vectors) {
+    auto& values = tuned_vectors_[vector.name] = vector.tuner.finish();
+    round_to_dtype(values, source_.at(vector.name).dtype);
+  }
+  if (!vectors.empty()) write_vectors(unit);
   // From the files, as a continued run does: `fake` rounds to the source's dtype.
   use_written_weights(weights, layers);
+  use_tuned_vectors(weights, unit);
   return result;
+}
+
+std::vector<VectorParam> Run::vectors_of(const BlockUnit& unit) const {
+  std::vector<VectorParam> vectors;
+  if (!options_.enable_norm_bias_tuning) return vectors;
+  std::set<std::string> tuned;
+  for (const auto& layer : plan_.layers_of(unit))
+    if (layer.scheme.bits < 16) tuned.insert(layer.name);
+  if (tuned.empty()) return vectors;
+  const Graph graph = plan_.graph_of(unit);
+  for (const Op& op : graph.ops()) {
+    if (const auto* norm = std::get_if<NormOp>(&op)) vectors.push_back(norm->weight);
+    if (const auto* linears = std::get_if<LinearsOp>(&op))
+      for (const auto& p : linears->params)
+        if (p.bias && tuned.count(p.name)) vectors.push_back({p.name + ".bias", p.out});
+  }
+  return vectors;
+}
+
+std::string Run::vectors_hash(const BlockUnit& unit) const {
+  std::string text;
+  for (const auto& param : vectors_of(unit))
+    text += param.name + " " +
+            hex(xxh3(std::as_bytes(std::span(tuned_vectors_.at(param.name))))) + "\n";
+  return hex(xxh3(text));
+}
+
+namespace {
+
+std::filesystem::path vector_file(const std::filesystem::path& folder, const BlockUnit& unit) {
+  return folder / fmt::format("{}.safetensors", unit.first);
+}
+
+}  // namespace
+
+void Run::write_vectors(const BlockUnit& unit) const {
+  std::error_code error;
+  std::filesystem::create_directories(vectors_, error);
+  if (error)
+    fail(ErrorKind::kIo, "work folder", "cannot create ", vectors_.string(), ": ", error.message());
+  std::vector<TensorInfo> tensors;
+  for (const auto& param : vectors_of(unit))
+    tensors.push_back({param.name, DType::kF32, {param.size}});
+  SafetensorsWriter file = SafetensorsWriter::create(vector_file(vectors_, unit), tensors);
+  for (const auto& tensor : tensors)
+    file.write(tensor.name, std::as_bytes(std::span(tuned_vectors_.at(tensor.name))));
+  file.finish();
+}
+
+bool Run::read_vectors(const BlockUnit& unit, const nlohmann::ordered_json& line) {
+  const std::vector<VectorParam> vectors = vectors_of(unit);
+  if (vectors.empty()) return true;
+  try {
+    const SafetensorsFile file(vector_file(vectors_, unit));
+    for (const auto& param : vectors) {
+      const auto index = file.find(param.name);
+      if (!index || !(file.tensors()[*index] == TensorInfo{param.name, DType::kF32, {param.size}}))
+        return false;
+      auto& values = tuned_vectors_[param.name];
+      values.resize(static_cast<size_t>(param.size));
+      const auto bytes = file.bytes(*index);
+      std::memcpy(values.data(), bytes.data(), bytes.size());
+    }
+  } catch (const Error&) {  // not there, or cut off: the block is done again
+    return false;
+  }
+  return line.value("vectors_hash", "") == vectors_hash(unit);
+}
+
+void Run::use_tuned_vectors(BlockWeights& weights, const BlockUnit& unit) const {
+  for (const auto& param : vectors_of(unit))
+    std::ranges::copy(tuned_vectors_.at(param.name), weights.vector(param.name).begin());
+}
+
+VectorChange Run::vector_change(const BlockUnit& unit) const {
+  VectorChange change;
+  for (const auto& param : vectors_of(unit)) {
+    ++change.count;
+    const std::vector<float> before = source_.read_all_f32(param.name);
+    const std::vector<float>& after = tuned_vectors_.at(param.name);
+    double error = 0, signal = 0;
+    for (size_t i = 0; i < before.size(); ++i) {
+      const double w = before[i], d = after[i] - before[i];
+      error += d * d, signal += w * w;
+    }
+    const double relative = signal > 0 ? std::sqrt(error / signal) : error > 0 ? 1 : 0;
+    change.mean += relative;
+    if (relative >= change.largest) change.largest = relative, change.name = param.name;
+  }
+  if (change.count > 0) change.mean /= static_cast<double>(change.count);
+  return change;
 }
 
 // X^T X of the inputs of one operation's layers, in the quantized model as far as it is rounded.
@@ -345,8 +459,9 @@ void Run::end_to_end() {
   };
   if (!learned_) {
     const auto start = Clock::now();
+    const PatchedCheckpoint tuned(source_, tuned_vectors_);
     const DistillResult learned = distill(
-        {.source = source_,
+        {.source = tuned,
          .architecture = plan_.architecture,
          .layers = plan_.layers,
          .samples = calibration_.samples,

@@ -104,7 +104,8 @@ class StepRunner {
 TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<TunedLayer>& layers,
                       const ActivationStream& inputs, const ActivationStream& targets,
                       const TokenMasks& masks, const TuneOptions& options,
-                      const std::function<void(int)>& on_iteration) {
+                      const std::function<void(int)>& on_iteration,
+                      std::span<TunedVector> vectors) {
   const int64_t batch = std::min(inputs.samples(), options.batch_size * options.accumulate_steps);
   Timings unread;
   Timings& timings = options.timings != nullptr ? *options.timings : unread;
@@ -126,6 +127,11 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     layer.slot->write_weight(place.data, place.dtype, place.stride);
     step_bytes += static_cast<double>(place.out * place.in * (3 * 4 + 2 * size_of(place.dtype)));
   }
+  if (!vectors.empty()) {
+    weights.allocate_norm_gradients();
+    weights.allocate_bias_gradients();
+  }
+  for (const TunedVector& vector : vectors) vector.tuner.write(weights.vector(vector.name));
 
   // Batches of the samples that judge, spread over all.
   std::vector<int64_t> judges;
@@ -156,6 +162,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
         i + 1 ==
         options.iters;  // parameters after the last step are never evaluated: no step is taken
     double sum = 0;
+    if (!vectors.empty()) weights.zero_vector_gradients();
     for (int64_t first = 0; first < batch; first += runner.micro())
       sum += runner.run(samples + first, !last, first > 0,
                         static_cast<float>(1.0 / static_cast<double>(valid)));
@@ -169,6 +176,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
       result.best_iteration = i;
       timings.timed("keep best", 0, [&] {
         for (TunedLayer& layer : layers) layer.slot->keep_best();
+        for (TunedVector& vector : vectors) vector.tuner.keep_best();
       });
     }
     ++result.iterations;
@@ -179,6 +187,10 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
           const WeightView place = weights.weight(layer.name);
           layer.slot->step(place.gradient, place.stride, decay, place.data, place.dtype,
                            place.stride);
+        }
+        for (TunedVector& vector : vectors) {
+          vector.tuner.step(weights.vector_gradient(vector.name), decay);
+          vector.tuner.write(weights.vector(vector.name));
         }
       });
     }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "signround/graph/stream.h"
 #include "signround/graph/timings.h"
 #include "signround/quant/slot.h"
+#include "signround/quant/vector_tuner.h"
 
 namespace signround {
 
@@ -19,6 +21,12 @@ namespace signround {
 struct TunedLayer {
   std::string name;
   std::unique_ptr<WeightSlot> slot;
+};
+
+// A norm's weight or a bias under tuning, by its name in the block.
+struct TunedVector {
+  std::string name;
+  VectorTuner tuner;
 };
 
 struct TuneOptions {
@@ -67,10 +75,11 @@ class SampleOrder {
 // `inputs` is what the quantized block will see, `targets` what the original block made of the
 // original inputs. After the call, `weights` holds the fake-quantized weights of the last
 // iteration; take the slots' finish() for the result. on_iteration (may be empty) is called after
-// each step and may throw to stop.
+// each step and may throw to stop. vectors: of which `program` must give the gradients.
 TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<TunedLayer>& layers,
                       const ActivationStream& inputs, const ActivationStream& targets,
                       const TokenMasks& masks, const TuneOptions& options,
-                      const std::function<void(int)>& on_iteration = {});
+                      const std::function<void(int)>& on_iteration = {},
+                      std::span<TunedVector> vectors = {});
 
 }  // namespace signround

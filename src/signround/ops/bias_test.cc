@@ -1,0 +1,70 @@
+#include "signround/ops/bias.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <complex>
+
+#include "signround/ops/row_testing.h"
+#include "signround/testing/complex_step.h"
+#include "signround/testing/expect_error.h"
+
+namespace signround {
+namespace {
+
+using namespace testing;
+using Complex = std::complex<double>;
+
+// loss = <d_y, z + b> with z the product, which does not depend on b.
+TEST(Bias, ReferenceBackwardMatchesComplexStep) {
+  const int64_t n = 5, d = 7;
+  const auto z = random_normal(n * d, 1), d_y = random_normal(n * d, 2), b = random_normal(d, 3);
+  std::vector<Complex> bias(b.begin(), b.end());
+  const auto want = complex_step_grad({bias.data(), 1, d}, [&] {
+    Complex sum{};
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < d; ++j) {
+        const auto k = static_cast<size_t>(i * d + j);
+        sum += static_cast<double>(d_y[k]) *
+               (static_cast<double>(z[k]) + bias[static_cast<size_t>(j)]);
+      }
+    return sum;
+  });
+  const std::vector<double> rows(d_y.begin(), d_y.end());
+  std::vector<double> d_b(static_cast<size_t>(d));
+  bias_bwd_ref<double>({rows.data(), n, d}, d_b.data());
+  for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(d_b[j], want[j], 1e-12);
+}
+
+// Sums in double of f32 values; the result is rounded to f32 once: half an eps of it.
+TEST(Bias, AddsTheSumOfAllRowsWhateverTheLengthAndStride) {
+  for (int64_t d : row_lengths())
+    for (int64_t n : {1, 3, 200}) {
+      SCOPED_TRACE(d);
+      auto wide = GuardedRows<float>::random(n, d, 4);
+      auto narrow = GuardedRows<BF16>::random(n, d, 5);
+      std::vector<float> sums(static_cast<size_t>(d), 0.5f), sums16(sums);
+      bias_bwd(n, d, wide.any(), sums);
+      bias_bwd(n, d, narrow.any(), sums16);
+      for (int64_t j = 0; j < d; ++j) {
+        double want = 0.5, want16 = 0.5;
+        for (int64_t i = 0; i < n; ++i) {
+          want += static_cast<double>(wide.row(i)[j]);
+          want16 += static_cast<double>(to_f32(narrow.row(i)[j]));
+        }
+        EXPECT_NEAR(sums[static_cast<size_t>(j)], want, 6e-8 * std::abs(want) + 1e-12) << j;
+        EXPECT_NEAR(sums16[static_cast<size_t>(j)], want16, 6e-8 * std::abs(want16) + 1e-12) << j;
+      }
+    }
+}
+
+TEST(Bias, RefusesAGradientOfAnotherSize) {
+  const std::vector<float> d_y(6);
+  std::vector<float> d_b(2);
+  expect_error(ErrorKind::kInvalidArgument, "d_b has 2 values, expected 3", [&] {
+    bias_bwd(2, 3, {d_y.data(), DType::kF32, 3}, d_b);
+  });
+}
+
+}  // namespace
+}  // namespace signround
