@@ -354,7 +354,7 @@ TEST(Program, PlansLessThanTheSumOfItsBuffersAndSkipsUnwantedGradients) {
   // Kernels keep at least what attention's backward pass asks for.
   const ProgramOptions how{.batch = 8, .seq_len = 64, .train = true};
   for (const Op& op : graph.ops())
-    if (const auto* o = std::get_if<AttentionOp>(&op))
+    if (const auto* o = std::get_if<AttentionOp>(&op)) {
       EXPECT_GE(Program::workspace_bytes(graph, how),
                 attention_scratch_bytes({.batch = 8,
                                          .q_len = 64,
@@ -365,6 +365,7 @@ TEST(Program, PlansLessThanTheSumOfItsBuffersAndSkipsUnwantedGradients) {
                                          .scale = o->spec.scale,
                                          .causal = true},
                                         true));
+    }
   ToyModel setup({}, DType::kF32);
   Program program(
       setup.graph,

@@ -186,8 +186,8 @@ struct QuantizeOptions {
     v("enable_quanted_input", enable_quanted_input,
       {.help = "feed each block what the quantized blocks before it give"});
     v("not_use_best_mse", not_use_best_mse,
-      {.help = "keep the last parameters instead of those of the lowest loss (free scales of 4 and 8 "
-               "bits: the best of five states on 16 fixed samples; of 2 and 3 always the last)"});
+      {.help = "keep the last parameters instead of those of the lowest loss (free scales: the last "
+               "ones anyway; with this flag no fixed samples tell where steps are too long)"});
     v("enable_opt_rtn", enable_opt_rtn, {.help = "search scales where --iters is 0"});
     v("momentum", momentum,
       {.help = "momentum of the sign descent", .min = 0, .max = 0.999, .value = "X"});
@@ -289,12 +289,8 @@ struct QuantizeOptions {
   std::string chosen_schemes;  // no flag: what mixed precision chose, as layer_config
   bool mixed() const { return avg_bits > 0 || !size.empty(); }
   bool keeps_best() const { return scales != "free" && !not_use_best_mse; }  // of resolved ones
-  // Of free scales, a few states are compared on fixed samples. Of few bits the last one is taken: there a
-  // block's error hangs on the few tokens of very large activations, and what is best for these is
-  // far from best for the model (docs/accuracy.md).
-  bool judges_states() const {
-    return scales == "free" && !not_use_best_mse && quant_scheme().bits > 3;
-  }
+  // Free scales: fixed samples say whether steps are too long for a block (docs/accuracy.md).
+  bool judges_states() const { return scales == "free" && !not_use_best_mse; }
   // Grid of every layer, from scheme, bits, group_size and symmetry, or that of nf4.
   QuantScheme quant_scheme() const;
   // formats, or the one that the method has where none is named.

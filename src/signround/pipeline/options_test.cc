@@ -75,7 +75,7 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_TRUE(own.judges_states());
   options.bits = 2;
   EXPECT_EQ(options.resolved().e2e_epochs, 2);
-  EXPECT_FALSE(options.resolved().judges_states());
+  EXPECT_TRUE(options.resolved().judges_states());
   options.formats = {"fake"};
   EXPECT_EQ(options.resolved().e2e_epochs, 0) << "no format that holds integers";
   options.formats = {"fake", "gptq"};

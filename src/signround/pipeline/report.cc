@@ -34,6 +34,7 @@ ordered_json BlockReport::to_json() const {
   ordered_json json = {{"index", index},         {"loss_first", loss_first},
                        {"loss_best", loss_best}, {"best_iteration", best_iteration},
                        {"error_db", error_db},   {"seconds", seconds}};
+  if (restarts > 0) json["restarts"] = restarts;
   if (rewritten_groups > 0) json["rewritten_groups"] = rewritten_groups;
   if (vectors.count > 0)
     json["norms_and_biases"] = {{"tuned", vectors.count},
@@ -53,6 +54,9 @@ BlockReport BlockReport::from_json(const ordered_json& json) {
           .loss_best = number("loss_best"),
           .error_db = number("error_db"),
           .best_iteration = json.value("best_iteration", 0),
+          .restarts = json.contains("restarts") && json["restarts"].is_number_integer()
+                          ? json["restarts"].get<int>()
+                          : 0,
           .seconds = number("seconds"),
           .rewritten_groups =
               json.contains("rewritten_groups") && json["rewritten_groups"].is_number_integer()

@@ -25,6 +25,7 @@ struct BlockReport {
              0;  // mean squared error of a step's samples: at the start, and of what was kept
   double error_db = 0;  // 10 log10 (error power / signal power), see docs/glossary.md
   int best_iteration = 0;
+  int restarts = 0;  // with shorter steps, see quant/tune.h
   double seconds = 0;
   int64_t rewritten_groups = 0;  // gptq_v1: turned round, since a zero point of 0 cannot be stored
   VectorChange vectors;

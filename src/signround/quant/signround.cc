@@ -266,6 +266,18 @@ void SignRoundSlot::step(const float* d_weight, int64_t d_stride, double decay, 
   });
 }
 
+void SignRoundSlot::restart() {
+  auto* v = parameters_.as<float>();
+  const int64_t weights = out_ * in_, parameters = parameters_.bytes() / 4;
+  std::fill(v, v + weights, 0.0f);
+  std::fill(v + weights, v + parameters, free() ? 0.0f : 1.0f);
+  for (int64_t k = 0; k < groups_all_; ++k)
+    grid_.as<GroupGrid<float>>()[k] = grid_of(k, v + weights);
+  if (free()) std::fill_n(adam_.as<ScaleMoments>(), groups_all_, ScaleMoments{});
+  if (momentum_.bytes() > 0) std::fill_n(momentum_.as<float>(), parameters, 0.0f);
+  steps_ = 0;
+}
+
 void SignRoundSlot::keep_best() {
   const char* from = parameters_.as<char>();
   char* to = best_.as<char>();

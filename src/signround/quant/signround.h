@@ -51,6 +51,7 @@ class SignRoundSlot : public WeightSlot {
   void write_weight(void* weight, DType dtype, int64_t stride) const override;
   void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype,
             int64_t stride) override;
+  void restart() override;
   void keep_best() override;
   QuantizedLinear finish() const override;
 

@@ -23,6 +23,9 @@ class WeightSlot {
   // `decay` is the schedule's factor of the first step: 1 at the first iteration, falling to 0.
   virtual void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype, int64_t stride) = 0;
 
+  // Goes back to the parameters that it began with.
+  virtual void restart() = 0;
+
   // Remembers the current parameters as the best so far.
   virtual void keep_best() = 0;
 

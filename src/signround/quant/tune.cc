@@ -148,13 +148,35 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     return sum / static_cast<double>(runner.valid_rows(judges.data(), count) * inputs.cols());
   };
   const auto is_judged = [&](int i) {
-    const int n = options.iters;
-    return i == 0 || i == n / 2 || i == n * 3 / 4 || i == n * 7 / 8 || i == n - 1;
+    return !judges.empty() && (i == 0 || i == options.iters / 4 || i == options.iters - 1);
   };
 
   TuneResult result;
-  double best = std::numeric_limits<double>::max();
+  double best = std::numeric_limits<double>::max(), step_factor = 1;
+  const auto begin_again = [&] {
+    step_factor *= kRestartFactor;
+    for (TunedLayer& layer : layers) {
+      const WeightView place = weights.weight(layer.name);
+      layer.slot->restart();
+      layer.slot->write_weight(place.data, place.dtype, place.stride);
+    }
+    for (TunedVector& vector : vectors) {
+      vector.tuner.restart();
+      vector.tuner.write(weights.vector(vector.name));
+    }
+  };
   for (int i = 0; i < options.iters; ++i) {
+    if (is_judged(i)) {
+      const double loss = judge();
+      if (i == 0 && result.restarts == 0) result.loss_first = loss;
+      if (loss <= result.loss_first) {
+        if (i + 1 == options.iters) best = loss;
+      } else if (result.restarts < kRestarts) {
+        ++result.restarts;
+        begin_again();
+        i = 0;
+      }
+    }
     const int64_t* samples = order.next();
     const int64_t valid = runner.valid_rows(samples, batch) * inputs.cols();
     require(valid > 0, "tune", "no token of the samples counts in the loss");
@@ -162,17 +184,24 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
         i + 1 ==
         options.iters;  // parameters after the last step are never evaluated: no step is taken
     double sum = 0;
-    if (!vectors.empty()) weights.zero_vector_gradients();
-    for (int64_t first = 0; first < batch; first += runner.micro())
-      sum += runner.run(samples + first, !last, first > 0,
-                        static_cast<float>(1.0 / static_cast<double>(valid)));
-    double loss = sum / static_cast<double>(valid);
+    if (!last || judges.empty()) {
+      if (!vectors.empty()) weights.zero_vector_gradients();
+      for (int64_t first = 0; first < batch; first += runner.micro())
+        sum += runner.run(samples + first, !last, first > 0,
+                          static_cast<float>(1.0 / static_cast<double>(valid)));
+    }
+    const double loss = sum / static_cast<double>(valid);
     if (!std::isfinite(loss)) ++result.non_finite_losses;
-    if (!judges.empty() && is_judged(i)) loss = judge();  // gradients stay as they are
-    if (i == 0) result.loss_first = loss;
-    const bool compared = options.keep_best || (!judges.empty() && is_judged(i));
-    if (compared ? loss < best : judges.empty() && last && std::isfinite(loss)) {
-      best = loss;
+    if (judges.empty() && i == 0) result.loss_first = loss;
+    bool keep = false;
+    if (options.keep_best) {
+      keep = loss < best;
+      if (keep) best = loss;
+    } else if (last) {
+      if (judges.empty() && std::isfinite(loss)) best = loss;
+      keep = best < std::numeric_limits<double>::max();
+    }
+    if (keep) {
       result.best_iteration = i;
       timings.timed("keep best", 0, [&] {
         for (TunedLayer& layer : layers) layer.slot->keep_best();
@@ -181,7 +210,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     }
     ++result.iterations;
     if (!last) {
-      const double decay = 1.0 - static_cast<double>(i) / options.iters;
+      const double decay = step_factor * (1.0 - static_cast<double>(i) / options.iters);
       timings.timed("step and fake quantization", step_bytes, [&] {
         for (TunedLayer& layer : layers) {
           const WeightView place = weights.weight(layer.name);

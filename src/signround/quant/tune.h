@@ -35,13 +35,17 @@ struct TuneOptions {
   int64_t accumulate_steps = 1;  // that many batches before each step
   uint64_t seed = 42;            // of the order of samples
   bool keep_best = true;         // false: the parameters before the last step, or what `judged` says
-  // Without keep_best: so many samples, the same ones each time, judge the parameters at the start, after
-  // 1/2, 3/4 and 7/8 of the iterations and before the last step; the best of these are kept. One
-  // step's samples are too few for that: their loss is mostly their own. Rounded up to whole
-  // batches; 0: nobody judges.
+  // Without keep_best: so many samples, the same ones each time, judge the parameters at the start,
+  // after a quarter of the iterations and before the last step. Where the loss is above that at the
+  // start, steps are too long for this block, and it begins anew with a quarter of them, at most
+  // kRestarts times; if even that does not help, the start is kept. One step's samples are too few
+  // to judge: their loss is mostly their own. Rounded up to whole batches; 0: nobody judges.
   int64_t judged = 0;
   Timings* timings = nullptr;    // gets the time of what the program's own timings do not hold
 };
+
+constexpr int kRestarts = 2;
+constexpr double kRestartFactor = 0.25;  // of steps, at each restart
 
 struct TuneResult {
   double loss_first = 0,
@@ -49,7 +53,8 @@ struct TuneResult {
                             // of those that judge
   int best_iteration = -1;  // -1: no loss was finite; the initial parameters are kept
   int64_t non_finite_losses = 0;
-  int iterations = 0;
+  int iterations = 0;  // all, those before a restart too
+  int restarts = 0;
 };
 
 // Which tokens count in the loss: masks[sample] has seq_len bytes, 0 = does not count. Empty: all

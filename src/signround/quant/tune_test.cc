@@ -179,8 +179,8 @@ TEST(TuneBlock, VectorsLearnBesideTheWeights) {
   Block fixed, learning;
   const double without = run(fixed, {});
   std::vector<TunedVector> vectors;
-  vectors.push_back({"norm", VectorTuner(norm, 0.05, 0)});
-  EXPECT_LT(run(learning, std::move(vectors)), 0.9 * without);
+  vectors.push_back({"norm", VectorTuner(norm, 0.2, 0)});
+  EXPECT_LT(run(learning, std::move(vectors)), 0.95 * without);
 }
 
 TEST(TuneBlock, WithoutAStepIsRoundToNearest) {
@@ -209,6 +209,7 @@ struct Scripted : WeightSlot {
   int kept = -1;
   std::vector<std::vector<float>> gradients;
   std::vector<double> decays;
+  std::vector<std::vector<std::vector<float>>> next_scripts;  // of the weights after each restart
 
   void put(void* weight, int64_t stride) const {
     const auto& w = weights[now];
@@ -227,6 +228,12 @@ struct Scripted : WeightSlot {
     decays.push_back(decay);
     ++now;
     put(weight, stride);
+  }
+  void restart() override {
+    ASSERT_FALSE(next_scripts.empty());
+    weights = next_scripts.front();
+    next_scripts.erase(next_scripts.begin());
+    now = 0;
   }
   void keep_best() override { kept = static_cast<int>(now); }
   QuantizedLinear finish() const override { return {}; }
@@ -287,26 +294,44 @@ TEST(TuneBlock, WithoutKeepBestKeepsTheLast) {
   EXPECT_NEAR(result.loss_first / result.loss_best, 9.0 / 4, 1e-5);
 }
 
-// Of nine states the sixth is the best, but only the first, fifth, seventh, eighth and last are judged;
-// and each by the same samples, whichever the step has drawn.
-TEST(TuneBlock, FixedSamplesJudgeAFewStates) {
-  Linear linear(constants({3, 4, 4, 4, 2.5f, 0.5f, 1, 1.5f, 2}));
-  const TuneResult result = linear.tune(
-      {.iters = 9, .batch_size = 2, .seed = 5, .keep_best = false, .judged = 3}, 1);
-  EXPECT_EQ(result.best_iteration, 6);
-  EXPECT_EQ(linear.slot->kept, 6);
-  EXPECT_EQ(linear.slot->gradients.size(), 8u);
+// Nine iterations: the first, third and last states are judged, each by the samples 0, 1, 3 and 4,
+// whichever the step has drawn.
+const TuneOptions kJudging{
+    .iters = 9, .batch_size = 2, .seed = 5, .keep_best = false, .judged = 3};
+
+TEST(TuneBlock, ShorterStepsFromTheStartWhereTheLossHasGrown) {
+  Linear linear(constants({2, 1, 2.5f}));
+  linear.slot->next_scripts = {constants({2, 4, 1.9f, 4, 4, 4, 4, 4, 1})};
+  const TuneResult result = linear.tune(kJudging, 1);
+  EXPECT_EQ(result.restarts, 1);
+  EXPECT_EQ(result.iterations, 2 + 9);
+  EXPECT_EQ(result.best_iteration, 8);
+  EXPECT_EQ(linear.slot->kept, 8);
+  ASSERT_EQ(linear.slot->decays.size(), 2u + 8);
+  for (size_t i = 0; i < 8; ++i)
+    EXPECT_EQ(linear.slot->decays[2 + i], 0.25 * (1 - static_cast<double>(i) / 9)) << i;
   double sum = 0;  // of squares of what a weight of 1 gives, over the samples 0, 1, 3, 4
   for (int64_t sample : {0, 1, 3, 4})
     for (int64_t t = 0; t < kSeq; ++t) {
-      double y = 0;
-      for (int64_t c = 0; c < kIn; ++c)
-        y += static_cast<double>(linear.x[static_cast<size_t>((sample * kSeq + t) * kIn + c)]);
-      sum += y * y;
+      double row = 0;
+      for (int64_t i = 0; i < kIn; ++i)
+        row += static_cast<double>(linear.x[static_cast<size_t>((sample * kSeq + t) * kIn + i)]);
+      sum += row * row;
     }
-  const double expected = sum / (4 * kSeq);
-  EXPECT_NEAR(result.loss_best, expected, 1e-5 * expected);
-  EXPECT_NEAR(result.loss_first, 9 * expected, 1e-4 * expected);
+  EXPECT_NEAR(result.loss_best, sum / (4 * kSeq), 1e-5 * sum);
+  EXPECT_NEAR(result.loss_first / result.loss_best, 4, 1e-5);
+}
+
+TEST(TuneBlock, KeepsTheStartWhereNoStepsHelp) {
+  Linear linear(constants({2, 2, 2, 2, 2, 2, 2, 2, 3}));
+  linear.slot->next_scripts = {constants({2, 2, 3}), constants({2, 2, 3, 2, 2, 2, 2, 2, 3})};
+  const TuneResult result = linear.tune(kJudging, 1);
+  EXPECT_EQ(result.restarts, kRestarts);
+  EXPECT_EQ(result.iterations, 8 + 2 + 9);
+  EXPECT_EQ(result.best_iteration, -1);
+  EXPECT_EQ(linear.slot->kept, -1);
+  EXPECT_EQ(result.loss_best, result.loss_first);
+  EXPECT_EQ(linear.slot->decays.back(), 0.25 * 0.25 * (1 - 7.0 / 9));
 }
 
 TEST(TuneBlock, CountsLossesThatAreNotFiniteAndNeverKeepsThem) {

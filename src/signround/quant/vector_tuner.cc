@@ -49,6 +49,11 @@ void VectorTuner::step(std::span<const float> gradient, double decay) {
   }
 }
 
+void VectorTuner::restart() {
+  std::fill(v_.begin(), v_.end(), 0.0f);
+  std::fill(buffer_.begin(), buffer_.end(), 0.0f);
+}
+
 void VectorTuner::keep_best() { best_ = v_; }
 
 std::vector<float> VectorTuner::finish() const {

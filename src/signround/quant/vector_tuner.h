@@ -45,6 +45,7 @@ class VectorTuner {
   void write(std::span<float> value) const;
   // gradient: of the loss by the value. decay: of lr, as in WeightSlot::step.
   void step(std::span<const float> gradient, double decay);
+  void restart();  // back to the values at the start
   void keep_best();
   // Under the best offsets, or those at the start if keep_best was never called.
   std::vector<float> finish() const;
