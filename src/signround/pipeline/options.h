@@ -52,7 +52,7 @@ struct QuantizeOptions {
   double avg_bits = 0;
   std::string size;
   std::vector<std::string> choices = {"2", "3", "4", "8"};
-  std::string sensitivity, sensitivity_measure = "kl";
+  std::string sensitivity, sensitivity_measure = "delta-loss";
   bool quant_lm_head = false;
   std::string blocks;
   std::string compute_dtype = "auto";
@@ -130,9 +130,9 @@ struct QuantizeOptions {
                "and written; default OUT.sensitivity.json",
        .value = "FILE"});
     v("sensitivity_measure", sensitivity_measure,
-      {.help = "cost of a choice: kl (divergence to second order), delta-loss (AutoScheme's sum of "
-               "|gradient x change|), error (of the layer's output)",
-       .choices = {"kl", "delta-loss", "error"},
+      {.help = "cost of a choice: delta-loss (AutoScheme's sum of |gradient x change|), kl "
+               "(divergence to second order), error (of the layer's output)",
+       .choices = {"delta-loss", "kl", "error"},
        .value = "NAME"});
     v("quant_lm_head", quant_lm_head,
       {.help = "quantize the head as well (models whose head is not tied to the embedding)"});
