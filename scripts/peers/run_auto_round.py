@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs auto-round on a GGUF model with the samples that signround takes under --no-shuffle, and times it.
+"""Runs auto-round on a GGUF file or a folder of Hugging Face's with the samples that signround takes under --no-shuffle, and times it.
 
-usage: run_auto_round.py MODEL.gguf C4.jsonl OUT --bits 4 [--group-size 64] [--iters 200] [--nsamples 64] [--seqlen 256]
+usage: run_auto_round.py MODEL C4.jsonl OUT --bits 4 [--group-size 64] [--iters 200] [--nsamples 64] [--seqlen 256]
        [--batch-size 4] [--blocks 8] [--seed 42]
 
 The first --blocks blocks are quantized (0: all), full-range symmetric. OUT gets the dequantized model (format fake), so
@@ -27,9 +27,12 @@ def main():
     for name, value in (("bits", 4), ("group-size", 64), ("iters", 200), ("nsamples", 64), ("seqlen", 256), ("batch-size", 4), ("blocks", 8), ("seed", 42)):
         p.add_argument("--" + name, type=int, default=value)
     a = p.parse_args()
-    folder, file = os.path.split(os.path.abspath(a.model))
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.bfloat16)
+    folder, source = os.path.abspath(a.model), {}
+    if not os.path.isdir(folder):
+        folder, file = os.path.split(folder)
+        source = {"gguf_file": file}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **source)
     model.hf_quantizer = None  # dequantized by now; the mark of the GGUF file would forbid saving
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
