@@ -59,9 +59,9 @@ class Distiller {
       const Graph graph = in.architecture.block(i);
       for (const Op& op : graph.ops())
         if (const auto* norm = std::get_if<NormOp>(&op))
-          norms_.emplace(norm->weight.name,
-                         Norm{norm->weight_offset,
-                              FactorTuner(static_cast<size_t>(norm->weight.size))});
+          norms_.emplace(
+              norm->weight.name,
+              Norm{norm->weight_offset, FactorTuner(static_cast<size_t>(norm->weight.size))});
     }
   }
 
@@ -142,14 +142,14 @@ class Distiller {
         shape->weights.rename(graph);
         return *shape;
       }
-    shapes_.push_back(std::make_unique<Shape>(
-        Shape{graph, BlockWeights(graph, options_.compute),
-              Program(graph, {.batch = options_.batch,
-                              .seq_len = in_.targets.seq_len(),
-                              .compute = options_.compute,
-                              .train = true,
-                              .input_gradient = true,
-                              .norm_gradients = options_.norms})}));
+    shapes_.push_back(
+        std::make_unique<Shape>(Shape{graph, BlockWeights(graph, options_.compute),
+                                      Program(graph, {.batch = options_.batch,
+                                                      .seq_len = in_.targets.seq_len(),
+                                                      .compute = options_.compute,
+                                                      .train = true,
+                                                      .input_gradient = true,
+                                                      .norm_gradients = options_.norms})}));
     shapes_.back()->weights.allocate_gradients();
     shapes_.back()->weights.allocate_norm_gradients();
     return *shapes_.back();

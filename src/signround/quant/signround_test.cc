@@ -204,6 +204,31 @@ TEST(SignRound, FinishStandsForTheBestParametersNotTheLast) {
   EXPECT_EQ(dequantized(slot.finish()), best);
 }
 
+// Steps, a restart and the same steps again: as a slot that has only taken the latter.
+TEST(SignRound, RestartForgetsAllSteps) {
+  constexpr int64_t kOut = 6, kIn = 40;
+  const auto w = testing::random_normal(kOut * kIn, 31),
+             first = testing::random_normal(kOut * kIn, 32),
+             second = testing::random_normal(kOut * kIn, 33);
+  const QuantScheme scheme = scheme_of(3, 16, Symmetry::kFullRange);
+  for (const ScaleTuning scales : {ScaleTuning::kRangeFactors, ScaleTuning::kFree})
+    for (const double momentum : {0.0, 0.9}) {
+      const SignRoundOptions options{.iters = 4, .scales = scales, .momentum = momentum};
+      SignRoundSlot again(w.data(), kOut, kIn, scheme, options),
+          fresh(w.data(), kOut, kIn, scheme, options);
+      std::vector<float> weight(w.size()), want(w.size());
+      for (int i = 0; i < 3; ++i) again.step(first.data(), kIn, 1, weight.data(), DType::kF32, kIn);
+      ASSERT_NE(weight, weight_of(fresh, kOut, kIn));
+      again.restart();
+      EXPECT_EQ(weight_of(again, kOut, kIn), weight_of(fresh, kOut, kIn));
+      for (int i = 0; i < 3; ++i) {
+        again.step(second.data(), kIn, 0.5, weight.data(), DType::kF32, kIn);
+        fresh.step(second.data(), kIn, 0.5, want.data(), DType::kF32, kIn);
+        EXPECT_EQ(weight, want) << i;
+      }
+    }
+}
+
 TEST(SignRound, Bf16WeightsGiveWhatTheirValuesGiveAndBf16OutputIsRounded) {
   const QuantScheme scheme = scheme_of(4, 32, Symmetry::kFullRange);
   const auto half = to_bf16(testing::random_normal(5 * 96, 4, 0.05));

@@ -34,14 +34,14 @@ struct TuneOptions {
   int64_t batch_size = 8;        // samples per step, all micro-batches together
   int64_t accumulate_steps = 1;  // that many batches before each step
   uint64_t seed = 42;            // of the order of samples
-  bool keep_best = true;         // false: the parameters before the last step, or what `judged` says
+  bool keep_best = true;  // false: the parameters before the last step, or what `judged` says
   // Without keep_best: so many samples, the same ones each time, judge the parameters at the start,
   // after a quarter of the iterations and before the last step. Where the loss is above that at the
   // start, steps are too long for this block, and it begins anew with a quarter of them, at most
   // kRestarts times; if even that does not help, the start is kept. One step's samples are too few
   // to judge: their loss is mostly their own. Rounded up to whole batches; 0: nobody judges.
   int64_t judged = 0;
-  Timings* timings = nullptr;    // gets the time of what the program's own timings do not hold
+  Timings* timings = nullptr;  // gets the time of what the program's own timings do not hold
 };
 
 constexpr int kRestarts = 2;

@@ -296,8 +296,7 @@ TEST(TuneBlock, WithoutKeepBestKeepsTheLast) {
 
 // Nine iterations: the first, third and last states are judged, each by the samples 0, 1, 3 and 4,
 // whichever the step has drawn.
-const TuneOptions kJudging{
-    .iters = 9, .batch_size = 2, .seed = 5, .keep_best = false, .judged = 3};
+const TuneOptions kJudging{.iters = 9, .batch_size = 2, .seed = 5, .keep_best = false, .judged = 3};
 
 TEST(TuneBlock, ShorterStepsFromTheStartWhereTheLossHasGrown) {
   Linear linear(constants({2, 1, 2.5f}));

@@ -67,6 +67,16 @@ TEST(VectorTuner, MomentumRemembersOlderGradients) {
   EXPECT_FLOAT_EQ(tuner.offsets()[1], -2e-3f);
 }
 
+TEST(VectorTuner, RestartForgetsAllSteps) {
+  const std::vector<float> w = {-1, 0.5f, 2}, up = {-1, -1, -1}, down = {1, 1, 1};
+  VectorTuner again(w, 0.1, 0.9), fresh(w, 0.1, 0.9);
+  for (int i = 0; i < 3; ++i) again.step(up, 1);
+  again.restart();
+  EXPECT_EQ(again.offsets(), fresh.offsets());
+  again.step(down, 1), fresh.step(down, 1);
+  EXPECT_EQ(again.offsets(), fresh.offsets());
+}
+
 TEST(VectorTuner, StaysInTheVectorsRange) {
   const std::vector<float> w = {-1, 0.9f, 1};
   VectorTuner tuner(w, 1, 0);

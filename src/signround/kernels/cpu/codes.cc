@@ -105,9 +105,8 @@ double dot_ref(const float* d, const uint8_t* codes, int64_t n, float zero) noex
   return sum;
 }
 
-constexpr CodesKernel kKernels[] = {
-    {"hwy", runs_always, write_f32_hwy, write_bf16_hwy, dot_hwy},
-    {"ref", runs_always, write_f32_ref, write_bf16_ref, dot_ref}};
+constexpr CodesKernel kKernels[] = {{"hwy", runs_always, write_f32_hwy, write_bf16_hwy, dot_hwy},
+                                    {"ref", runs_always, write_f32_ref, write_bf16_ref, dot_ref}};
 
 }  // namespace
 
