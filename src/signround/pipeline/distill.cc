@@ -82,7 +82,7 @@ class Distiller {
     for (const auto& shape : shapes_) shape->holds = -1;
     for (int64_t i = 0; i < blocks_; ++i) {
       const Shape& block = forward(i);
-      copy(block.program.output(), saved_[static_cast<size_t>(i + 1)].data());
+      copy(block.program.output(), rows_, hidden_, saved_[static_cast<size_t>(i + 1)].data());
     }
     const int64_t valid =
         mask.empty() ? rows_
@@ -91,8 +91,7 @@ class Distiller {
     const double sum = head_.run(
         saved_.back().data(), rows_, mask, static_cast<float>(1.0 / static_cast<double>(valid)),
         [&](int64_t first, int64_t rows, float* logits) {
-          const float* found = head_.logits(target_.data() + first * hidden_, rows);
-          timings_.timed("gather", 0, [&] { std::copy_n(found, rows * head_.vocab(), logits); });
+          copy(head_.logits(target_.data() + first * hidden_, rows), rows, head_.vocab(), logits);
         },
         gradient_.data());
     for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr);
@@ -128,11 +127,10 @@ class Distiller {
     return in_.layers[static_cast<size_t>(block)];
   }
 
-  // All rows of a block's input or output.
-  void copy(const float* from, float* to) {
+  void copy(const float* from, int64_t rows, int64_t cols, float* to) {
     timings_.timed("gather", 0, [&] {
-      const RowsAny x{from, DType::kF32, hidden_};
-      convert(rows_, hidden_, x, {to, DType::kF32, hidden_});
+      const RowsAny x{from, DType::kF32, cols};
+      convert(rows, cols, x, {to, DType::kF32, cols});
     });
   }
 
@@ -172,7 +170,7 @@ class Distiller {
     Shape& shape = shape_of(graph);
     if (shape.holds == i) return shape;
     timings_.timed("load", 0, [&] { load(graph, layers(i), shape); });
-    copy(saved_[static_cast<size_t>(i)].data(), shape.program.input());
+    copy(saved_[static_cast<size_t>(i)].data(), rows_, hidden_, shape.program.input());
     shape.program.forward(shape.weights);
     shape.holds = i;
     return shape;
@@ -213,9 +211,9 @@ class Distiller {
         std::fill(d.begin(), d.end(), 0.0f);
         norms.push_back(&norms_.at(o->weight.name));
       }
-    copy(gradient_.data(), shape.program.output_gradient());
+    copy(gradient_.data(), rows_, hidden_, shape.program.output_gradient());
     shape.program.backward(shape.weights, false);
-    copy(shape.program.input_gradient(), gradient_.data());
+    copy(shape.program.input_gradient(), rows_, hidden_, gradient_.data());
     timings_.timed("step", 0, [&] { step_layers(layers(i), norms, lr, shape); });
     shape.holds = -1;
   }
