@@ -26,6 +26,13 @@ both 2
 both 2 --method gptq
 both 1 --method opt-rtn --awq
 
+# The peak is this program's own, not that of a large process that starts it.
+expect 0 quantize "$tiny" --method rtn --group-size 32 -o small
+large=$(head -c 300000000 /dev/zero | tr '\0' x)
+expect 0 quantize "$tiny" --method rtn --group-size 32 -o from_large
+holds "$(json from_large/signround.json /peak_rss_bytes) < $(json small/signround.json /peak_rss_bytes) + 100e6"
+unset large
+
 # `plan` says the same and writes nothing.
 plan() { grep '^plan: ' | head -2; }
 expect 0 plan "$tiny" "${many[@]}" --method opt-rtn --awq -o planned

@@ -2,9 +2,10 @@
 
 #include <dnnl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
+#include <fstream>
+#include <limits>
 
 #include "signround/base/version.h"
 
@@ -24,10 +25,14 @@ ordered_json versions() {
 
 }  // namespace
 
+// Not getrusage's: that counts what the process held before it became this program.
 int64_t peak_rss_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string key; status >> key;) {
+    if (int64_t kib = 0; key == "VmHWM:" && status >> kib) return kib * 1024;
+    status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return 0;
 }
 
 ordered_json BlockReport::to_json() const {
