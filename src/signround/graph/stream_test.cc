@@ -1,13 +1,11 @@
 #include "signround/graph/stream.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <cstring>
-#include <fstream>
 
 #include "signround/testing/expect_error.h"
 #include "signround/testing/random.h"
+#include "signround/testing/resident.h"
 #include "signround/testing/temp_dir.h"
 
 namespace signround {
@@ -71,25 +69,18 @@ TEST(ActivationStream, AFileHasNoNameAndTooLittleSpaceIsAnError) {
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 
-int64_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t size = 0, resident = 0;
-  statm >> size >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
-}
-
 TEST(ActivationStream, AFileTakesTheMemoryOfOneSample) {
   const TempDir dir;
   constexpr int64_t kMany = 128, kRows = 512, kWide = 256;  // 64 MiB
   const auto sample = testing::random_normal(kRows * kWide, 5);
   std::vector<float> rows(sample.size());
-  const int64_t before = resident_bytes();
+  const int64_t before = testing::resident_bytes();
   ActivationStream stream(kMany, kRows, kWide, DType::kF32, dir.path());
   for (int64_t i = 0; i < kMany; ++i) stream.scatter(i, 1, sample.data());
   for (int64_t i = 0; i < kMany; ++i) stream.gather(i, 1, rows.data());
   EXPECT_EQ(rows, sample);
   // One sample is half a MiB; a page of 2 MiB where the system gives such; what threads take.
-  EXPECT_LT(resident_bytes() - before, int64_t{8} << 20);
+  EXPECT_LT(testing::resident_bytes() - before, int64_t{8} << 20);
 }
 
 }  // namespace

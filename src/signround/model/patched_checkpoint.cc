@@ -13,24 +13,16 @@ constexpr const char* kWhere = "patched checkpoint";
 }  // namespace
 
 void round_to_dtype(std::vector<float>& values, DType dtype) {
-  for (float& v : values)
-    v = dtype == DType::kBF16 ? round_to_bf16(v) : dtype == DType::kF16 ? round_to_f16(v) : v;
+  for (float& v : values) v = rounded_to(dtype, v);
 }
 
 PatchedCheckpoint::PatchedCheckpoint(const Checkpoint& base, CheckpointVectors vectors)
-    : base_(base), vectors_(std::move(vectors)) {
-  source_ = base.source();
-  config_ = base.config();
-  set_tensors({base.tensors().begin(), base.tensors().end()});
+    : ChangedCheckpoint(base), vectors_(std::move(vectors)) {
   for (auto& [name, values] : vectors_) {
-    const TensorInfo* tensor = find(name);
-    require(tensor != nullptr, kWhere, source_, " has no tensor ", name);
-    require(tensor->dtype == DType::kF32 || tensor->dtype == DType::kF16 ||
-                tensor->dtype == DType::kBF16,
-            kWhere, name, " is of ", name_of(tensor->dtype), ", expected F32, F16 or BF16");
-    require(tensor->shape == std::vector<int64_t>{static_cast<int64_t>(values.size())}, kWhere,
-            name, " has shape ", shape_text(tensor->shape), ", its new values are ", values.size());
-    round_to_dtype(values, tensor->dtype);
+    const TensorInfo& tensor = changeable(kWhere, name);
+    require(tensor.shape == std::vector<int64_t>{static_cast<int64_t>(values.size())}, kWhere, name,
+            " has shape ", shape_text(tensor.shape), ", its new values are ", values.size());
+    round_to_dtype(values, tensor.dtype);
   }
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "signround/io/checkpoint.h"
+#include "signround/model/changed_checkpoint.h"
 
 namespace signround {
 
@@ -16,7 +16,7 @@ void round_to_dtype(std::vector<float>& values, DType dtype);
 
 // Names, shapes and dtypes are the original's; a value is rounded to the tensor's dtype, in bytes()
 // and in read_f32() alike.
-class PatchedCheckpoint final : public Checkpoint {
+class PatchedCheckpoint final : public ChangedCheckpoint {
  public:
   // `base` must outlive it. Error{kInvalidArgument} for values of a tensor that is not there, is no
   // F32, F16 or BF16, has more than one dimension, or has another size.
@@ -25,13 +25,9 @@ class PatchedCheckpoint final : public Checkpoint {
   std::span<const std::byte> bytes(std::string_view name,
                                    std::vector<std::byte>& scratch) const override;
   void read_f32(std::string_view name, int64_t row, int64_t rows, float* out) const override;
-  void release(std::string_view name) const override { base_.release(name); }
-  std::vector<ExtraFile> extra_files() const override { return base_.extra_files(); }
-  int64_t bytes_on_disk() const override { return base_.bytes_on_disk(); }
 
  private:
   const std::vector<float>* values_of(std::string_view name) const;
-  const Checkpoint& base_;
   CheckpointVectors vectors_;
 };
 

@@ -12,10 +12,6 @@ int64_t columns_of(const TensorInfo& tensor) {
   return tensor.shape.empty() || tensor.shape[0] == 0 ? 0 : tensor.numel() / tensor.shape[0];
 }
 
-float rounded(float v, DType dtype) {
-  return dtype == DType::kBF16 ? round_to_bf16(v) : dtype == DType::kF16 ? round_to_f16(v) : v;
-}
-
 }  // namespace
 
 float scaled(float w, const TensorFactors& factors, int64_t row, int64_t column) {
@@ -26,22 +22,15 @@ float scaled(float w, const TensorFactors& factors, int64_t row, int64_t column)
 }
 
 ScaledCheckpoint::ScaledCheckpoint(const Checkpoint& base, CheckpointFactors factors)
-    : base_(base), factors_(std::move(factors)) {
-  source_ = base.source();
-  config_ = base.config();
-  set_tensors({base.tensors().begin(), base.tensors().end()});
+    : ChangedCheckpoint(base), factors_(std::move(factors)) {
   for (const auto& [name, f] : factors_) {
-    const TensorInfo* tensor = find(name);
-    require(tensor != nullptr, kWhere, source_, " has no tensor ", name);
-    require(tensor->dtype == DType::kF32 || tensor->dtype == DType::kF16 ||
-                tensor->dtype == DType::kBF16,
-            kWhere, name, " is of ", name_of(tensor->dtype), ", expected F32, F16 or BF16");
+    const TensorInfo& tensor = changeable(kWhere, name);
     const auto fits = [](const std::vector<float>& values, int64_t n) {
       return values.empty() || static_cast<int64_t>(values.size()) == n;
     };
-    require(!tensor->shape.empty() && fits(f.rows, tensor->shape[0]) &&
-                fits(f.columns, columns_of(*tensor)),
-            kWhere, name, " has shape ", shape_text(tensor->shape), ", its factors are for ",
+    require(!tensor.shape.empty() && fits(f.rows, tensor.shape[0]) &&
+                fits(f.columns, columns_of(tensor)),
+            kWhere, name, " has shape ", shape_text(tensor.shape), ", its factors are for ",
             f.rows.size(), " rows and ", f.columns.size(), " columns");
   }
 }
@@ -76,7 +65,7 @@ void ScaledCheckpoint::read_f32(std::string_view name, int64_t row, int64_t rows
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c) {
       float& v = out[r * columns + c];
-      v = rounded(scaled(v, *factors, row + r, c), tensor.dtype);
+      v = rounded_to(tensor.dtype, scaled(v, *factors, row + r, c));
     }
 }
 

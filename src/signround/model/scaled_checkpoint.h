@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "signround/io/checkpoint.h"
+#include "signround/model/changed_checkpoint.h"
 
 namespace signround {
 
@@ -24,22 +24,18 @@ float scaled(float w, const TensorFactors& factors, int64_t row, int64_t column)
 
 // Names, shapes and dtypes are the original's: a value that was multiplied is rounded to the
 // tensor's dtype, in bytes() and in read_f32() alike.
-class ScaledCheckpoint final : public Checkpoint {
+class ScaledCheckpoint final : public ChangedCheckpoint {
  public:
-  // `base` must outlive it. Error{kInvalidArgument} for factors of a tensor that is not there, is no
-  // F32, F16 or BF16, or has other sides.
+  // `base` must outlive it. Error{kInvalidArgument} for factors of a tensor that is not there, is
+  // no F32, F16 or BF16, or has other sides.
   ScaledCheckpoint(const Checkpoint& base, CheckpointFactors factors);
 
   std::span<const std::byte> bytes(std::string_view name,
                                    std::vector<std::byte>& scratch) const override;
   void read_f32(std::string_view name, int64_t row, int64_t rows, float* out) const override;
-  void release(std::string_view name) const override { base_.release(name); }
-  std::vector<ExtraFile> extra_files() const override { return base_.extra_files(); }
-  int64_t bytes_on_disk() const override { return base_.bytes_on_disk(); }
 
  private:
   const TensorFactors* factors_of(std::string_view name) const;
-  const Checkpoint& base_;
   CheckpointFactors factors_;
 };
 

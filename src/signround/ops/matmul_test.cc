@@ -2,12 +2,9 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <thread>
 
 #include "signround/base/error.h"
@@ -15,6 +12,7 @@
 #include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/testing/random.h"
+#include "signround/testing/resident.h"
 
 namespace signround {
 namespace {
@@ -202,13 +200,6 @@ TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
   EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
 }
 
-int64_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t size = 0, resident = 0;
-  statm >> size >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
-}
-
 // In threads of their own, which keep nothing of products before these.
 TEST(Matmul, KeepsTheWorkspaceThatItSays) {
   const MatmulSpec forward{.m = 2048,
@@ -236,9 +227,9 @@ TEST(Matmul, KeepsTheWorkspaceThatItSays) {
     int64_t kept = 0;
     std::thread([&] {
       const auto product = make_matmul(spec);
-      const int64_t before = resident_bytes();
+      const int64_t before = testing::resident_bytes();
       product->run(a.data(), b.data(), nullptr, c.as<float>());
-      kept = resident_bytes() - before;
+      kept = testing::resident_bytes() - before;
     }).join();
     const int64_t said = matmul_workspace_bytes(spec);
     if (matmul_kernel_name(spec) != "amx") {

@@ -27,7 +27,7 @@
 namespace signround {
 namespace {
 
-constexpr int64_t kJudged = 16;  // samples that choose among states of free scales
+constexpr int64_t kJudged = 16;  // samples that tell where steps are too long, with free scales
 constexpr const char* kFactors = ".factors";  // of a norm's weight, in the file of what was learned
 
 }  // namespace

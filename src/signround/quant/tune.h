@@ -34,7 +34,7 @@ struct TuneOptions {
   int64_t batch_size = 8;        // samples per step, all micro-batches together
   int64_t accumulate_steps = 1;  // that many batches before each step
   uint64_t seed = 42;            // of the order of samples
-  bool keep_best = true;  // false: the parameters before the last step, or what `judged` says
+  bool keep_best = true;  // false: the parameters before the last step are kept
   // Without keep_best: so many samples, the same ones each time, judge the parameters at the start,
   // after a quarter of the iterations and before the last step. Where the loss is above that at the
   // start, steps are too long for this block, and it begins anew with a quarter of them, at most
