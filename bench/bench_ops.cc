@@ -217,7 +217,10 @@ MatmulSpec weight_gradient_product(LayerShape s) {
       .m = s.out, .n = s.in, .k = s.rows, .trans_a = true, .lda = s.out, .ldb = s.in, .ldc = s.in};
 }
 
+// dtype kI8: operands in bf16 that are rounded to 8 bits on the way.
 void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
+  spec.int8 = dtype == DType::kI8;
+  if (spec.int8) dtype = DType::kBF16;
   spec.in = dtype;
   const auto filled = [&](int64_t values) {
     Buffer x(values * size_of(dtype));
@@ -276,6 +279,14 @@ void register_all() {
       });
       add_one("product_d_w" + size, [s, dtype](benchmark::State& state) {
         run_product(state, weight_gradient_product(s), dtype);
+      });
+      if (dtype != DType::kBF16 || why_no_int8_products() != nullptr) continue;
+      const std::string int8 = "/int8/" + size.substr(std::strlen("/bf16/"));
+      add_one("product_d_x" + int8, [s](benchmark::State& state) {
+        run_product(state, input_gradient_product(s), DType::kI8);
+      });
+      add_one("product_d_w" + int8, [s](benchmark::State& state) {
+        run_product(state, weight_gradient_product(s), DType::kI8);
       });
     }
   add_one("xent_fwd/64x49152", [](benchmark::State& state) { run_xent(state, 64, 49152); });

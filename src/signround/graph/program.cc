@@ -90,6 +90,8 @@ struct Program::Impl {
             " must be positive");
     require(g.input().id >= 0 && g.output().id >= 0, "program",
             "the graph has no input or no output");
+    require(!o.int8_gradients || o.compute == DType::kBF16, "program",
+            "gradients in 8 bits with products in ", name_of(o.compute), ", expected BF16");
     num_ops = static_cast<int>(graph.ops().size());
     value.resize(static_cast<size_t>(graph.num_values()));
     gradient.resize(value.size());
@@ -451,7 +453,8 @@ struct Program::Impl {
                       .trans_a = true,
                       .lda = d_y_read.stride,
                       .ldb = x.stride,
-                      .ldc = in_cols};
+                      .ldc = in_cols,
+                      .int8 = options.int8_gradients};
       LazyMatmul* overwrite = product(spec);
       spec.accumulate = true;
       LazyMatmul* accumulate = product(spec);
@@ -479,7 +482,8 @@ struct Program::Impl {
                                   .lda = d_y_read.stride,
                                   .ldb = in_cols,
                                   .ldc = d_x.stride,
-                                  .accumulate = accumulate});
+                                  .accumulate = accumulate,
+                                  .int8 = options.int8_gradients});
     backward.push_back({timing("linears.input_gradient"), flops, [=, this](Run& run) {
                           matmul->run(pointer(d_y_read), run.weights->group(group).weight.data(),
                                       nullptr, static_cast<float*>(pointer(d_x)));

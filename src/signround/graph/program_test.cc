@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <complex>
 #include <map>
 
 #include "signround/base/error.h"
+#include "signround/kernels/cpu/matmul.h"
 #include "signround/ops/attention.h"
 #include "signround/testing/complex_step.h"
 #include "signround/testing/random.h"
@@ -14,6 +17,7 @@ namespace signround {
 namespace {
 
 using Complex = std::complex<double>;
+using kernels::MatmulSpec;
 
 constexpr int64_t kHidden = 8, kHeads = 2, kKvHeads = 1, kHeadDim = 4, kInner = 12;
 
@@ -321,6 +325,69 @@ TEST(Program, Bf16ProductsStayNearF32) {
         ASSERT_NEAR(u.gradient[i], v.gradient[i], 14.0 / 512 * scale) << p.name << " " << i;
     }
   }
+}
+
+// One layer's gradients are the products of rounded operands, and not the exact ones.
+TEST(Program, Int8GradientsAreProductsOfRoundedOperands) {
+  constexpr int64_t kRows = 6, kIn = 10, kOut = 7;
+  Graph graph;
+  graph.output(graph.linear(graph.input(kIn), {"w", kOut, kIn, false}));
+  BlockWeights weights(graph, DType::kBF16);
+  weights.allocate_gradients();
+  const auto bf16 = [](std::vector<float>& values) {
+    std::vector<BF16> narrow;
+    for (float& v : values) narrow.push_back(to_bf16(v)), v = to_f32(narrow.back());
+    return narrow;
+  };
+  auto x = testing::random_normal(kRows * kIn, 1), d_y = testing::random_normal(kRows * kOut, 2),
+       w = testing::random_normal(kOut * kIn, 3);
+  const auto x16 = bf16(x), d_y16 = bf16(d_y), w16 = bf16(w);
+  const WeightView place = weights.weight("w");
+  for (int64_t o = 0; o < kOut; ++o)
+    std::copy_n(w16.data() + o * kIn, kIn, static_cast<BF16*>(place.data) + o * place.stride);
+  Program program(graph, {.batch = 2,
+                          .seq_len = 3,
+                          .compute = DType::kBF16,
+                          .train = true,
+                          .input_gradient = true,
+                          .int8_gradients = true});
+  std::copy(x.begin(), x.end(), program.input());
+  program.forward(weights);
+  std::copy(d_y.begin(), d_y.end(), program.output_gradient());
+  program.backward(weights, false);
+
+  const auto product = [](MatmulSpec spec, const std::vector<BF16>& a, const std::vector<BF16>& b) {
+    std::vector<float> c(static_cast<size_t>(spec.m * spec.n));
+    spec.in = DType::kBF16;
+    kernels::matmul_ref(spec)->run(a.data(), b.data(), nullptr, c.data());
+    return c;
+  };
+  MatmulSpec of_w{
+      .m = kOut, .n = kIn, .k = kRows, .trans_a = true, .lda = kOut, .ldb = kIn, .ldc = kIn},
+      of_x{.m = kRows, .n = kIn, .k = kOut, .lda = kOut, .ldb = kIn, .ldc = kIn};
+  const auto exact_w = product(of_w, d_y16, x16), exact_x = product(of_x, d_y16, w16);
+  of_w.int8 = of_x.int8 = true;
+  const auto want_w = product(of_w, d_y16, x16), want_x = product(of_x, d_y16, w16);
+  double off_w = 0, off_x = 0;
+  for (int64_t o = 0; o < kOut; ++o)
+    for (int64_t i = 0; i < kIn; ++i) {
+      const auto at = static_cast<size_t>(o * kIn + i);
+      const float got = place.gradient[o * place.stride + i];
+      EXPECT_NEAR(got, want_w[at], 4 * 6e-8 * kRows * 25);  // as in matmul_test.cc
+      off_w = std::max(off_w, std::fabs(double(got) - double(exact_w[at])));
+    }
+  for (size_t i = 0; i < want_x.size(); ++i) {
+    EXPECT_NEAR(program.input_gradient()[i], want_x[i], 4 * 6e-8 * kOut * 25);
+    off_x = std::max(off_x, std::fabs(double(want_x[i]) - double(exact_x[i])));
+  }
+  EXPECT_GT(off_w, 1e-3);
+  EXPECT_GT(off_x, 1e-3);
+}
+
+TEST(Program, RefusesInt8GradientsOfF32Products) {
+  Graph graph;
+  graph.output(graph.linear(graph.input(4), {"w", 4, 4, false}));
+  EXPECT_THROW(Program(graph, {.train = true, .int8_gradients = true}), Error);
 }
 
 TEST(Program, TokenByTokenWithACacheEqualsOnePass) {

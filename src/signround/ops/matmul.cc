@@ -19,6 +19,9 @@ struct MatmulKernel {
 constexpr MatmulKernel kBf16Kernels[] = {{"amx", kernels::why_not_matmul_amx, kernels::matmul_amx},
                                          {"onednn", runs_always, kernels::matmul_onednn},
                                          {"ref", runs_always, kernels::matmul_ref}};
+constexpr MatmulKernel kInt8Kernels[] = {
+    {"amx", kernels::why_not_matmul_amx_int8, kernels::matmul_amx_int8},
+    {"ref", runs_always, kernels::matmul_ref}};
 constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_onednn},
                                      {"ref", runs_always, kernels::matmul_ref}};
 
@@ -29,6 +32,7 @@ constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_one
 constexpr int64_t kAmxRows = 1024, kAmxRowsTransposed = 512;
 
 const MatmulKernel& kernel_for(const MatmulSpec& s) {
+  if (s.int8) return pick_kernel("matmul", kInt8Kernels);
   const bool many_rows = s.m >= (s.trans_a ? kAmxRowsTransposed : kAmxRows);
   if (s.in == DType::kBF16 && (many_rows || kernel_forced("amx")))
     return pick_kernel("matmul", kBf16Kernels);
@@ -84,6 +88,8 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
           s.n, " must be positive");
   require(s.in == DType::kF32 || s.in == DType::kBF16, "matmul", "operands of type ", name_of(s.in),
           "; expected F32 or BF16");
+  require(!s.int8 || (s.in == DType::kBF16 && !s.bias), "matmul",
+          "operands that are rounded to 8 bits are BF16 without a bias, found ", name_of(s.in));
   require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);
@@ -94,8 +100,12 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
 std::string matmul_kernel_name(const MatmulSpec& s) { return std::string(kernel_for(s).name); }
 
 int64_t matmul_workspace_bytes(const MatmulSpec& s) {
-  return kernel_for(s).name == "amx" ? kernels::matmul_amx_workspace_bytes(s) : 0;
+  if (kernel_for(s).name != "amx") return 0;
+  return s.int8 ? kernels::matmul_amx_int8_workspace_bytes(s)
+                : kernels::matmul_amx_workspace_bytes(s);
 }
+
+const char* why_no_int8_products() { return kernels::why_not_matmul_amx_int8(); }
 
 const ComputeRates& compute_rates() {
   static const ComputeRates rates = measure_rates();

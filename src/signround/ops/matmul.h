@@ -21,6 +21,9 @@ std::string matmul_kernel_name(const MatmulSpec& spec);
 // Bytes that the calling thread keeps after a product of this shape, for its next ones of any shape.
 int64_t matmul_workspace_bytes(const MatmulSpec& spec);
 
+// nullptr where products with spec.int8 are faster here than others; else why they are not.
+const char* why_no_int8_products();
+
 // What this machine's products reach, measured in about a tenth of a second.
 struct ComputeRates {
   double f32 = 0,

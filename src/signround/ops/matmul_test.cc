@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "signround/base/error.h"
@@ -58,7 +59,10 @@ void expect_the_definition(MakePlan make, MatmulSpec s, int64_t gap_a = 3) {
   make(s)->run(a.data(s.in), b.data(s.in), bias.data(), got.data());
   // Products of bf16 values are exact in f32, so in both types only the k + 2 sums round, each by
   // eps/2 of a partial sum that is below k * max|a| * max|b| + 10 (values here are below 5).
-  const double tolerance = 6e-8 * double(s.k + 2) * (25.0 * double(s.k) + 10);
+  // Sums of integers are exact; each piece of k rounds as a float, times a step that was rounded
+  // twice, and is added once.
+  const double roundings = s.int8 ? 4 + double(s.k) / 1024 : double(s.k + 2);
+  const double tolerance = 6e-8 * roundings * (25.0 * double(s.k) + 10);
   for (size_t i = 0; i < got.size(); ++i) {
     // Between the rows nothing may be written.
     const bool inside = static_cast<int64_t>(i) % s.ldc < s.n;
@@ -126,6 +130,87 @@ TEST(Matmul, AmxMatchesTheDefinitionInStrips) {
                                   gap);
 }
 
+MatmulSpec int8_product(int64_t m, int64_t n, int64_t k, int flags) {
+  return with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16, .int8 = true}, flags);
+}
+
+TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
+  if (kernels::why_not_matmul_amx_int8() != nullptr) return;  // no tiles here
+  for (int64_t m : {1, 16, 17, 32, 70})
+    for (int64_t n : {1, 16, 31, 32, 65})
+      for (int64_t k : {1, 3, 4, 63, 64, 65, 130})
+        for (int flags = 0; flags < 8; ++flags)
+          expect_the_definition(kernels::matmul_amx_int8, int8_product(m, n, k, flags));
+  for (int flags = 0; flags < 8; ++flags) {
+    expect_the_definition(kernels::matmul_amx_int8, int8_product(70, 65, 2100, flags));
+    expect_the_definition(kernels::matmul_amx_int8, int8_product(1100, 40, 64, flags));
+    expect_the_definition(kernels::matmul_amx_int8, int8_product(33, 34, 8300, flags));
+  }
+}
+
+TEST(Matmul, Int8TilesMatchTheDefinitionInStrips) {
+  if (kernels::why_not_matmul_amx_int8() != nullptr) return;  // no tiles here
+  const auto in_strips = [](const MatmulSpec& s) {
+    return kernels::matmul_amx_int8(s, 2 * 3 * 2048);  // 2 panels of 3 tiles
+  };
+  for (int64_t m : {70, 130})
+    for (int64_t n : {64, 140})
+      for (int flags = 0; flags < 8; ++flags)
+        expect_the_definition(in_strips, int8_product(m, n, 160, flags));
+}
+
+// Half a step of A's row times the column's magnitudes, and the other way round.
+TEST(Matmul, Int8IsAsFarFromTheExactProductAsItsStepsSay) {
+  MatmulSpec s = int8_product(40, 30, 200, 0);
+  s.lda = s.k, s.ldb = s.n, s.ldc = s.n;
+  const Operand a(s.m * s.lda, 1), b(s.k * s.ldb, 2);
+  std::vector<float> exact(40 * 30), got(exact.size());
+  kernels::matmul_ref(s)->run(a.data(s.in), b.data(s.in), nullptr, got.data());
+  s.int8 = false;
+  kernels::matmul_ref(s)->run(a.data(s.in), b.data(s.in), nullptr, exact.data());
+  double worst = 0;
+  for (int64_t i = 0; i < s.m; ++i)
+    for (int64_t j = 0; j < s.n; ++j) {
+      double most_a = 0, most_b = 0, sum_a = 0, sum_b = 0;
+      for (int64_t p = 0; p < s.k; ++p) {
+        const double x = std::fabs(double(a.f32[static_cast<size_t>(i * s.lda + p)])),
+                     y = std::fabs(double(b.f32[static_cast<size_t>(p * s.ldb + j)]));
+        most_a = std::max(most_a, x), most_b = std::max(most_b, y), sum_a += x, sum_b += y;
+      }
+      const double half_a = most_a / 254, half_b = most_b / 254;
+      const double bound = half_a * sum_b + half_b * sum_a + double(s.k) * half_a * half_b + 1e-4;
+      const auto at = static_cast<size_t>(i * s.n + j);
+      const double error = std::fabs(double(got[at]) - double(exact[at]));
+      EXPECT_LE(error, bound) << i << " " << j;
+      worst = std::max(worst, error);
+    }
+  EXPECT_GT(worst, 0.01);  // it did round
+}
+
+TEST(Matmul, Int8MakesNanOfRowsAndColumnsThatAreNotFiniteAndZeroOfZeros) {
+  const MatmulSpec s{
+      .m = 40, .n = 40, .k = 70, .in = DType::kBF16, .lda = 70, .ldb = 40, .ldc = 40, .int8 = true};
+  Operand a(s.m * s.lda, 1), b(s.k * s.ldb, 2);
+  const auto zero = to_bf16(0.0f);
+  for (int64_t p = 0; p < s.k; ++p) {
+    a.bf16[static_cast<size_t>(3 * s.lda + p)] = zero;
+    b.bf16[static_cast<size_t>(p * s.ldb + 5)] = to_bf16(1e-37f);  // as good as zero
+  }
+  a.bf16[7 * 70 + 69] = to_bf16(std::numeric_limits<float>::infinity());
+  b.bf16[2 * 40 + 33] = to_bf16(std::numeric_limits<float>::quiet_NaN());
+  for (auto make : {&kernels::matmul_ref, static_cast<MakePlan>(&kernels::matmul_amx_int8)}) {
+    if (make != &kernels::matmul_ref && kernels::why_not_matmul_amx_int8() != nullptr) continue;
+    std::vector<float> got(40 * 40, 1.0f);
+    make(s)->run(a.bf16.data(), b.bf16.data(), nullptr, got.data());
+    for (int64_t i = 0; i < 40; ++i)
+      for (int64_t j = 0; j < 40; ++j) {
+        const float v = got[static_cast<size_t>(i * 40 + j)];
+        EXPECT_EQ(std::isnan(v), i == 7 || j == 33) << i << " " << j;
+        EXPECT_EQ(v == 0, (i == 3 && j != 33) || (j == 5 && i != 7)) << i << " " << j;
+      }
+  }
+}
+
 // Values whose last byte is the last one of a page, behind which nothing may be read.
 class AtTheEndOfAPage {
  public:
@@ -146,43 +231,56 @@ class AtTheEndOfAPage {
   char* map_;
 };
 
-TEST(Matmul, AmxReadsNothingBehindItsOperands) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+void expect_nothing_read_behind_operands(MakePlan make, MatmulSpec s) {
+  s.lda = s.trans_a ? s.m : s.k, s.ldb = s.trans_b ? s.k : s.n, s.ldc = s.n;
+  const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
+  std::vector<float> want(static_cast<size_t>(s.m * s.n)), got(want.size());
+  make(s)->run(a.bf16.data(), b.bf16.data(), nullptr, want.data());
+  const AtTheEndOfAPage last_a(a.bf16), last_b(b.bf16);
+  make(s)->run(last_a.data(), last_b.data(), nullptr, got.data());
+  EXPECT_EQ(got, want);
+}
+
+TEST(Matmul, TilesReadNothingBehindTheirOperands) {
   for (int64_t m : {1, 16, 33, 64})
     for (int64_t n : {1, 17, 32, 63})
-      for (int64_t k : {1, 31, 64})
+      for (int64_t k : {1, 31, 64, 67})
         for (int flags = 0; flags < 4; ++flags) {
-          MatmulSpec s = with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags);
-          s.lda = s.trans_a ? m : k, s.ldb = s.trans_b ? k : n, s.ldc = n;
-          const Operand a(m * k, 1), b(k * n, 2);
-          std::vector<float> want(static_cast<size_t>(m * n)), got(want.size());
-          kernels::matmul_amx(s)->run(a.bf16.data(), b.bf16.data(), nullptr, want.data());
-          const AtTheEndOfAPage last_a(a.bf16), last_b(b.bf16);
-          kernels::matmul_amx(s)->run(last_a.data(), last_b.data(), nullptr, got.data());
-          EXPECT_EQ(got, want);
+          if (kernels::why_not_matmul_amx() == nullptr)
+            expect_nothing_read_behind_operands(
+                kernels::matmul_amx,
+                with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
+          if (kernels::why_not_matmul_amx_int8() == nullptr)
+            expect_nothing_read_behind_operands(kernels::matmul_amx_int8,
+                                                int8_product(m, n, k, flags));
         }
 }
 
-TEST(Matmul, AmxGivesTheSameBitsForAnyNumberOfThreads) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  const MatmulSpec s{.m = 300,
-                     .n = 200,
-                     .k = 700,
-                     .in = DType::kBF16,
-                     .trans_a = true,
-                     .lda = 300,
-                     .ldb = 200,
-                     .ldc = 200};
-  const Operand a(700 * 300, 1), b(700 * 200, 2);
-  std::vector<float> want;
-  for (int threads : {1, 2, 3, 7}) {
-    set_num_threads(threads);
-    std::vector<float> got(300 * 200);
-    kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, got.data());
-    if (want.empty()) want = got;
-    EXPECT_EQ(got, want) << threads << " threads";
+TEST(Matmul, TilesGiveTheSameBitsForAnyNumberOfThreads) {
+  for (const bool int8 : {false, true}) {
+    if ((int8 ? kernels::why_not_matmul_amx_int8() : kernels::why_not_matmul_amx()) != nullptr)
+      continue;
+    const MatmulSpec s{.m = 300,
+                       .n = 200,
+                       .k = 700,
+                       .in = DType::kBF16,
+                       .trans_a = true,
+                       .lda = 300,
+                       .ldb = 200,
+                       .ldc = 200,
+                       .int8 = int8};
+    const Operand a(700 * 300, 1), b(700 * 200, 2);
+    std::vector<float> want;
+    for (int threads : {1, 2, 3, 7}) {
+      set_num_threads(threads);
+      std::vector<float> got(300 * 200);
+      (int8 ? kernels::matmul_amx_int8(s) : kernels::matmul_amx(s))
+          ->run(a.data(s.in), b.data(s.in), nullptr, got.data());
+      if (want.empty()) want = got;
+      EXPECT_EQ(got, want) << threads << " threads";
+    }
+    set_num_threads(0);
   }
-  set_num_threads(0);
 }
 
 TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
@@ -196,6 +294,8 @@ TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
     EXPECT_EQ(name(DType::kBF16, 512, false), "onednn");
     EXPECT_EQ(name(DType::kBF16, 1, true), "onednn");
     EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
+    EXPECT_EQ(matmul_kernel_name({.m = 1, .n = 1, .k = 1, .in = DType::kBF16, .int8 = true}),
+              kernels::why_not_matmul_amx_int8() == nullptr ? "amx" : "ref");
   }
   EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
 }
@@ -223,7 +323,12 @@ TEST(Matmul, KeepsTheWorkspaceThatItSays) {
     std::memset(buffer->data(), 0, static_cast<size_t>(buffer->bytes()));
   make_matmul(forward)->run(a.data(), b.data(), nullptr,
                             c.as<float>());  // loads what is loaded once
-  for (const MatmulSpec& spec : {forward, gradient}) {
+  std::vector<MatmulSpec> specs{forward, gradient};
+  if (kernels::why_not_matmul_amx_int8() == nullptr) {
+    specs.push_back(forward);
+    specs.back().int8 = true;
+  }
+  for (const MatmulSpec& spec : specs) {
     int64_t kept = 0;
     std::thread([&] {
       const auto product = make_matmul(spec);
@@ -256,6 +361,13 @@ TEST(Matmul, GivesTheSameBitsEveryTime) {
   make_matmul(s)->run(a.data(s.in), b.data(s.in), nullptr, first.data());
   make_matmul(s)->run(a.data(s.in), b.data(s.in), nullptr, again.data());
   EXPECT_EQ(first, again);
+}
+
+TEST(Matmul, RefusesToRoundWhatIsNotBf16OrHasABias) {
+  MatmulSpec s{.m = 4, .n = 4, .k = 8, .lda = 8, .ldb = 4, .ldc = 4, .int8 = true};
+  EXPECT_THROW(make_matmul(s), Error);
+  s.in = DType::kBF16, s.bias = true;
+  EXPECT_THROW(make_matmul(s), Error);
 }
 
 TEST(Matmul, RefusesStridesThatAreTooShort) {

@@ -147,7 +147,8 @@ class Distiller {
                                                       .compute = options_.compute,
                                                       .train = true,
                                                       .input_gradient = true,
-                                                      .norm_gradients = options_.norms})}));
+                                                      .norm_gradients = options_.norms,
+                                                      .int8_gradients = options_.int8_gradients})}));
     shapes_.back()->weights.allocate_gradients();
     shapes_.back()->weights.allocate_norm_gradients();
     return *shapes_.back();
@@ -296,7 +297,8 @@ int64_t distill_bytes(const Architecture& architecture,
                                             .compute = options.compute,
                                             .train = true,
                                             .input_gradient = true,
-                                            .norm_gradients = options.norms});
+                                            .norm_gradients = options.norms,
+                                            .int8_gradients = options.int8_gradients});
     shapes.push_back(std::move(graph));
   }
   return tuners + (options.keep_integers ? integers : largest) + blocks +

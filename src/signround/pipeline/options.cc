@@ -57,6 +57,8 @@ QuantizeOptions QuantizeOptions::resolved() const {
   if (r.e2e_epochs < 0) r.e2e_epochs = own && few_bits && packed && r.tunes() ? 2 : 0;
   if (r.nsamples == 0) r.nsamples = recipe == "best" ? 512 : 128;
   if (r.lr == 0 && recipe == "light") r.lr = 5e-3;
+  if (r.gradient_dtype == "auto" && (!own || r.compute_dtype == "float32"))
+    r.gradient_dtype = "as-compute";
   // 0.02 at 50 steps and 0.01 at 200; larger first steps destroyed 2-bit models in trials.
   if (r.lr == 0 && r.scales == "free") r.lr = 0.01 * std::sqrt(200.0 / std::max(r.iters, 1));
   return r;

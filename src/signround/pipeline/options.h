@@ -56,6 +56,7 @@ struct QuantizeOptions {
   bool quant_lm_head = false;
   std::string blocks;
   std::string compute_dtype = "auto";
+  std::string gradient_dtype = "auto";
   std::string stream_dtype = "auto";
   int threads = 0;
   double max_memory = 0;
@@ -260,6 +261,11 @@ struct QuantizeOptions {
     v("compute_dtype", compute_dtype,
       {.help = "precision of matrix products; auto: what is faster here, by measurement",
        .choices = {"auto", "float32", "bfloat16"},
+       .value = "TYPE"});
+    v("gradient_dtype", gradient_dtype,
+      {.help = "what the products of tuning's gradients multiply: as-compute, or int8, with a step for each "
+               "row and column; auto: int8 under --recipe auto where this machine has tiles for it",
+       .choices = {"auto", "as-compute", "int8"},
        .value = "TYPE"});
     v("stream_dtype", stream_dtype,
       {.help = "precision in which activations wait between blocks; auto: float32 up to 2 GB, else "

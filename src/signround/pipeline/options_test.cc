@@ -51,6 +51,18 @@ TEST(QuantizeOptions, SchemeIsThePresetWithWhatOverridesIt) {
                                                  .scale_dtype = DType::kBF16}));
 }
 
+TEST(QuantizeOptions, GradientsAreExactWhereTheRecipeIsAutoRoundsOrProductsAreExact) {
+  QuantizeOptions options;
+  EXPECT_EQ(options.resolved().gradient_dtype, "auto");  // as this machine can
+  options.compute_dtype = "float32";
+  EXPECT_EQ(options.resolved().gradient_dtype, "as-compute");
+  options.compute_dtype = "auto";
+  options.recipe = "autoround";
+  EXPECT_EQ(options.resolved().gradient_dtype, "as-compute");
+  options.gradient_dtype = "int8";
+  EXPECT_EQ(options.resolved().gradient_dtype, "int8");
+}
+
 TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
   QuantizeOptions options;
   EXPECT_TRUE(options.tunes());

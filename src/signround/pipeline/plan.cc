@@ -259,6 +259,7 @@ DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan)
           .batch = std::min(options.batch_size, plan.nsamples),
           .seed = options.seed,
           .compute = plan.compute,
+          .int8_gradients = plan.int8_gradients && std::getenv("SR_E8"),
           .norms = options.e2e_norms,
           .keep_integers = plan.keep_integers};
 }
@@ -292,7 +293,8 @@ void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan
                      .compute = plan.compute,
                      .train = plan.tunes(),
                      .norm_gradients = options.enable_norm_bias_tuning,
-                     .bias_gradients = options.enable_norm_bias_tuning};
+                     .bias_gradients = options.enable_norm_bias_tuning,
+                     .int8_gradients = plan.int8_gradients};
   const int64_t rows = plan.micro_batch * plan.seqlen;
   MemoryLedger& m = plan.memory;
   int64_t widest = 0;  // input of a layer, which is observed in f32
@@ -549,9 +551,10 @@ std::string Plan::describe() const {
       signround::describe(scheme), method, bits_per_weight(), gigabytes(disk_bytes), names);
   if (needs_calibration())
     text += fmt::format(
-        "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}, "
+        "\nplan: {} samples of {} tokens, steps of {} in micro-batches of {}, products in {}{}, "
         "activations wait in {}{}",
-        nsamples, seqlen, batch, micro_batch, torch_name_of(compute), torch_name_of(stream_dtype),
+        nsamples, seqlen, batch, micro_batch, torch_name_of(compute),
+        int8_gradients ? ", those of gradients in int8" : "", torch_name_of(stream_dtype),
         scratch_bytes > 0 ? ", in a file of " + gigabytes(scratch_bytes) + " in OUT" : "");
   text += fmt::format("\nplan: about {}, peak memory {} = {}",
                       seconds < 90     ? fmt::format("{:.0f} s", seconds)
@@ -560,6 +563,20 @@ std::string Plan::describe() const {
                       gigabytes(memory.total()), memory.describe());
   return text;
 }
+
+namespace {
+
+bool wants_int8_gradients(const QuantizeOptions& options, const Plan& plan) {
+  if (!plan.tunes() || options.gradient_dtype == "as-compute") return false;
+  const char* why_not = plan.compute != DType::kBF16 ? "products are in float32, not in bfloat16"
+                                                     : why_no_int8_products();
+  if (why_not != nullptr && options.gradient_dtype == "int8")
+    fail(ErrorKind::kUnsupported, "plan", "--gradient-dtype int8: ", why_not,
+         "; leave it out, or say as-compute");
+  return why_not == nullptr;
+}
+
+}  // namespace
 
 Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
                int64_t seqlen, int64_t micro_batch) {
@@ -573,6 +590,7 @@ Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int
                  : options.compute_dtype == "bfloat16" ? DType::kBF16
                  : plan.needs_calibration()            ? fastest_compute_dtype()
                                                        : DType::kF32;
+  plan.int8_gradients = wants_int8_gradients(options, plan);
   plan.nsamples = nsamples;
   plan.seqlen = seqlen;
   plan.batch = plan.tunes()

@@ -153,7 +153,8 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
                             .train = plan_.tunes() && selected && !finished,
                             .untuned = untuned,
                             .norm_gradients = options_.enable_norm_bias_tuning,
-                            .bias_gradients = options_.enable_norm_bias_tuning});
+                            .bias_gradients = options_.enable_norm_bias_tuning,
+                            .int8_gradients = plan_.int8_gradients});
     Moments moments;
     if (selected && !finished && !plan_.follows_quantized_model()) observe(program, moments);
     reference_forward(program, weights);

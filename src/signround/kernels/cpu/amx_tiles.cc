@@ -3,19 +3,12 @@
 #if defined(__x86_64__)
 
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// GCC 12 takes the undefined lanes inside its own intrinsics for a mistake of their callers.
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
+#include "signround/kernels/cpu/amx_pack-inl.h"
+#include "signround/kernels/cpu/amx_plan.h"
 
-// Instructions beyond the program's own set are allowed function by function: nothing that other
-// files may call too is compiled with them.
-#define SIGNROUND_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 #define SIGNROUND_AMX __attribute__((target("amx-tile,amx-bf16")))
 
 namespace signround::kernels::amx {
@@ -38,38 +31,6 @@ const char* find_why_not() noexcept {
   return nullptr;
 }
 
-SIGNROUND_AVX512 inline __attribute__((always_inline)) void transpose(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-  // Afterwards lane l of r[4 i + j] holds column 4 l + j of rows 4 i to 4 i + 3.
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-  for (int j = 0; j < 4; ++j) {
-    const __m512i even_top = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88),
-                  odd_top = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd),
-                  even_low = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88),
-                  odd_low = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
-    t[j] = _mm512_shuffle_i32x4(even_top, even_low, 0x88);
-    t[4 + j] = _mm512_shuffle_i32x4(odd_top, odd_low, 0x88);
-    t[8 + j] = _mm512_shuffle_i32x4(even_top, even_low, 0xdd);
-    t[12 + j] = _mm512_shuffle_i32x4(odd_top, odd_low, 0xdd);
-  }
-  for (int i = 0; i < 16; ++i) r[i] = t[i];
-}
-
-// The first n of 16 or 32 lanes; n may be negative or too large.
-inline uint32_t lanes(int64_t n, int of) {
-  if (n <= 0) return 0;
-  return n >= of ? uint32_t((uint64_t{1} << of) - 1) : (uint32_t{1} << n) - 1;
-}
-
 // One tile: 16 of the outer index from o, 32 of k from k. As k pairs times outer (a tile of B) or
 // as outer times k (a tile of A); the memory's own order decides which of them is a transposition
 // of 16 x 16 pairs.
@@ -88,7 +49,7 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
       r[i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
     }
   } else {
-    const __mmask32 wanted = lanes(x.k - k, 32);
+    const auto wanted = static_cast<__mmask32>(lanes(x.k - k, 32));
     const BF16* row = x.data + o * x.stride + k;
     for (int i = 0; i < 16; ++i, row += x.stride)
       r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
@@ -168,12 +129,19 @@ SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
                 a_half = packed ? kStep / 2 : 16 * tile.a_stride;
   const BF16 *a = tile.a, *b = tile.b;
   for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep) {
+    const BF16* ahead = step + kAhead < tile.depth
+                            ? b + kAhead * kStep
+                            : tile.next_b + (step + kAhead - tile.depth) * kStep;
     _tile_loadd(6, b, 64);
+    fetch_quarter(ahead, 0);
     _tile_loadd(4, a, a_row);
+    fetch_quarter(ahead, 1);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + kStep / 2, 64);
+    fetch_quarter(ahead, 2);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, a + a_half, a_row);
+    fetch_quarter(ahead, 3);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }

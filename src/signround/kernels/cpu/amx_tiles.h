@@ -46,6 +46,7 @@ struct Tile {
   const BF16* a;
   int64_t a_stride = 0;  // 0: packed
   const BF16* b;
+  const BF16* next_b;  // what the next product will read, to be fetched ahead
   int64_t depth;
   float* c;
   int64_t stride;

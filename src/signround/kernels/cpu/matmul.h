@@ -18,6 +18,9 @@ struct MatmulSpec {
   int64_t lda = 0, ldb = 0, ldc = 0;
   bool accumulate = false;  // C += instead of C =
   bool bias = false;        // plus n f32 values, the same for every row of C
+  // Operands are first rounded to 8 bits, every row of A and every column of B by steps of its own, one for each 4096
+  // values along k (int8_step.h): what is not finite makes NaN of the whole row or column. Not with bias.
+  bool int8 = false;
   Device device = {};       // where A, B and C lie
   bool operator==(const MatmulSpec&) const = default;
 };
@@ -45,5 +48,10 @@ std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& s
 // What the calling thread keeps of packed operands after such a product, at most.
 int64_t matmul_amx_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_amx();  // nullptr where it can run here, else the reason
+// The same for spec.int8, at about twice the rate. Packed operands are strips of at most strip_bytes, or one panel.
+std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec);
+std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec, int64_t strip_bytes);
+int64_t matmul_amx_int8_workspace_bytes(const MatmulSpec& spec);
+const char* why_not_matmul_amx_int8();
 
 }  // namespace signround::kernels

@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/kernels/cpu/amx_plan.h"
 #include "signround/kernels/cpu/amx_tiles.h"
 #include "signround/kernels/cpu/matmul.h"
 
@@ -13,12 +14,11 @@ namespace {
 using amx::kDepth;
 using amx::kPanel;
 using amx::kStep;
+using amx::Split;
+using amx::up;
+using amx::Workspace;
 
-int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
-
-// Of a block of C, the panels of A and of B, for kBlockDepth tiles along k, stay in the second
-// cache, and one panel of each (36 KiB) in the first.
-constexpr int64_t kBlockPanels = 16, kBlockDepth = 9;
+constexpr int64_t kBlockDepth = 9;  // tiles along k: 18 KiB of a panel
 
 // Can tiles of A be read from where it lies? They need whole tiles along k and rows that share no
 // cache lines; and of a panel's 32 rows at most 8 may fall on one set of the first cache (64 sets),
@@ -28,43 +28,6 @@ bool reads_in_place(const MatmulSpec& s) {
   if (s.trans_a || s.k % kDepth != 0 || s.lda % kLine != 0) return false;
   return 32 * std::gcd(s.lda / kLine, kSets) / kSets <= 8;
 }
-
-// Packed operands of the product that this thread runs; kept, since making memory costs page
-// faults.
-struct Workspace {
-  Buffer a, b, bias;
-  template <class T>
-  static T* room(Buffer& buffer, int64_t values) {
-    if (buffer.bytes() < values * int64_t{sizeof(T)}) buffer = Buffer(values * int64_t{sizeof(T)});
-    return buffer.as<T>();
-  }
-};
-
-Workspace& workspace() {
-  thread_local Workspace mine;
-  return mine;
-}
-
-// Rows times columns of panels in as many about equal rectangles as there are threads. Among splits
-// that are as even: the one that reads least, or that of columns alone.
-struct Split {
-  int64_t rows = 1, cols = 1;
-  Split(int64_t panels_m, int64_t panels_n, bool prefer_cols) {
-    const int64_t threads = num_threads();
-    int64_t best_share = 0, best_edge = 0;
-    for (int64_t r = 1; r <= threads; ++r) {
-      const int64_t c = threads / r;
-      if (r > panels_m || c > panels_n) continue;
-      const int64_t m = up(panels_m, r), n = up(panels_n, c), share = m * n,
-                    edge = prefer_cols ? r : m + n;
-      if (best_share && (share > best_share || (share == best_share && edge >= best_edge)))
-        continue;
-      best_share = share, best_edge = edge, rows = r, cols = c;
-    }
-    if (best_share == 0)
-      rows = std::min(panels_m, threads), cols = std::min(panels_n, threads / rows);
-  }
-};
 
 class AmxPlan : public MatmulPlan {
  public:
@@ -84,7 +47,7 @@ class AmxPlan : public MatmulPlan {
   void run(const void* a, const void* b, const float* bias, float* c) const override {
     const auto* a_values = static_cast<const BF16*>(a);
     const auto* b_values = static_cast<const BF16*>(b);
-    Workspace& w = workspace();
+    Workspace& w = amx::workspace();
     Strip strip{.a = Workspace::room<BF16>(w.a, m_ * depth_ * kStep),
                 .b = Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c) : nullptr;
@@ -162,11 +125,10 @@ class AmxPlan : public MatmulPlan {
 
   void multiply_part(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1) const {
     const int64_t depth = up(s.k, kDepth), pieces = up(depth, kBlockDepth);
-    for (int64_t n = n0; n < n1; n += kBlockPanels)
-      for (int64_t m = m0; m < m1; m += kBlockPanels)
-        for (int64_t p = 0; p < pieces; ++p)
-          multiply_block(s, m, std::min(m1, m + kBlockPanels), n, std::min(n1, n + kBlockPanels),
-                         depth * p / pieces, depth * (p + 1) / pieces);
+    amx::for_each_block(m0, m1, n0, n1, [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+      for (int64_t p = 0; p < pieces; ++p)
+        multiply_block(s, i0, i1, j0, j1, depth * p / pieces, depth * (p + 1) / pieces);
+    });
   }
 
   void multiply_block(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t k0,
@@ -181,6 +143,7 @@ class AmxPlan : public MatmulPlan {
         amx::Tile tile{.a = a,
                        .a_stride = in_place ? s_.lda : 0,
                        .b = s.b + (j * depth + k0) * kStep,
+                       .next_b = s.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kStep,
                        .depth = k1 - k0,
                        .c = s.c + i * kPanel * s_.ldc + j * kPanel,
                        .stride = s_.ldc,

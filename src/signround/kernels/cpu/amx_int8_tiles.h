@@ -1,0 +1,40 @@
+// The tile registers (AMX) of an x86 CPU, for products of 8-bit integers. As amx_tiles.h; here
+// operands of bf16 are rounded while they are packed: every row of A and column of B by a step of
+// its own (int8_step.h).
+//
+// A panel is 32 rows of A, or columns of B; for every 64 values of k it has two tiles of 16 x 64
+// bytes. A tile of A holds 16 rows of 64 values; a tile of B holds 16 rows, one per four values of
+// k, of 16 columns times four. What a panel has beyond the end of the matrix or of k is zero.
+#pragma once
+
+#include <cstdint>
+
+#include "signround/kernels/cpu/amx_tiles.h"
+
+namespace signround::kernels::amx {
+
+constexpr int64_t kInt8Depth = 64;                  // values of k in a tile
+constexpr int64_t kInt8Step = 2 * 16 * kInt8Depth;  // values of a panel for one tile's depth
+
+// As why_not(), for tiles of 8-bit integers.
+const char* why_not_int8() noexcept;
+
+// Panels [begin, end) of an operand to out + panel * depth * kInt8Step, where depth is the number
+// of tiles along k, and their steps to steps + panel * kPanel.
+void quantize_a(const Operand& a, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept;
+void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept;
+
+// C (rows, cols), at most 32 x 32, = or += A * B over `depth` tiles along k, each sum times the
+// step of its row and of its column. Between start() and stop().
+struct Int8Tile {
+  const int8_t *a, *b;   // packed
+  const int8_t* next_b;  // what the next product will read, to be fetched ahead
+  int64_t depth;
+  const float *a_steps, *b_steps;  // 32 of the panel
+  float* c;
+  int64_t rows, cols, stride;
+  bool accumulate;
+};
+void multiply(const Int8Tile& tile) noexcept;
+
+}  // namespace signround::kernels::amx
