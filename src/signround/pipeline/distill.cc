@@ -147,8 +147,7 @@ class Distiller {
                                                       .compute = options_.compute,
                                                       .train = true,
                                                       .input_gradient = true,
-                                                      .norm_gradients = options_.norms,
-                                                      .int8_gradients = options_.int8_gradients})}));
+                                                      .norm_gradients = options_.norms})}));
     shapes_.back()->weights.allocate_gradients();
     shapes_.back()->weights.allocate_norm_gradients();
     return *shapes_.back();
@@ -297,8 +296,7 @@ int64_t distill_bytes(const Architecture& architecture,
                                             .compute = options.compute,
                                             .train = true,
                                             .input_gradient = true,
-                                            .norm_gradients = options.norms,
-                                            .int8_gradients = options.int8_gradients});
+                                            .norm_gradients = options.norms});
     shapes.push_back(std::move(graph));
   }
   return tuners + (options.keep_integers ? integers : largest) + blocks +

@@ -25,7 +25,6 @@ struct DistillOptions {
   int64_t batch = 4;
   uint64_t seed = 42;  // of the order of samples
   DType compute = DType::kF32;
-  bool int8_gradients = false;  // ProgramOptions::int8_gradients, of the blocks
   bool norms = true;          // the norms' weights learn too
   bool keep_integers = true;  // of all layers, in memory; false: they are read twice for every step
 };

@@ -57,8 +57,6 @@ QuantizeOptions QuantizeOptions::resolved() const {
   if (r.e2e_epochs < 0) r.e2e_epochs = own && few_bits && packed && r.tunes() ? 2 : 0;
   if (r.nsamples == 0) r.nsamples = recipe == "best" ? 512 : 128;
   if (r.lr == 0 && recipe == "light") r.lr = 5e-3;
-  if (r.gradient_dtype == "auto" && (!own || r.compute_dtype == "float32"))
-    r.gradient_dtype = "as-compute";
   // 0.02 at 50 steps and 0.01 at 200; larger first steps destroyed 2-bit models in trials.
   if (r.lr == 0 && r.scales == "free") r.lr = 0.01 * std::sqrt(200.0 / std::max(r.iters, 1));
   return r;
@@ -132,6 +130,9 @@ std::vector<std::string> QuantizeOptions::problems() const {
   if (mixed() && !reads_text(effective_method()))
     found.push_back("--avg-bits and --size measure on text, which --method " + effective_method() +
                     " does not read; use --method opt-rtn");
+  if (gradient_dtype == "int8" && compute_dtype == "float32")
+    found.push_back(
+        "--gradient-dtype int8: rounds operands of bfloat16 products; leave out --compute-dtype float32");
   if (start == "searched" && (scales == "range" || (scales.empty() && recipe != "auto")))
     found.push_back(
         "--start searched needs --scales free: range factors begin at the group's range");

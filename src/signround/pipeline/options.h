@@ -56,7 +56,7 @@ struct QuantizeOptions {
   bool quant_lm_head = false;
   std::string blocks;
   std::string compute_dtype = "auto";
-  std::string gradient_dtype = "auto";
+  std::string gradient_dtype = "as-compute";
   std::string stream_dtype = "auto";
   int threads = 0;
   double max_memory = 0;
@@ -263,9 +263,9 @@ struct QuantizeOptions {
        .choices = {"auto", "float32", "bfloat16"},
        .value = "TYPE"});
     v("gradient_dtype", gradient_dtype,
-      {.help = "what the products of tuning's gradients multiply: as-compute, or int8, with a step for each "
-               "row and column; auto: int8 under --recipe auto where this machine has tiles for it",
-       .choices = {"auto", "as-compute", "int8"},
+      {.help = "what the products of tuning's gradients multiply: as-compute, or int8, rounded by a step for each "
+               "row and column: faster, and the result varies more (docs/accuracy.md)",
+       .choices = {"as-compute", "int8"},
        .value = "TYPE"});
     v("stream_dtype", stream_dtype,
       {.help = "precision in which activations wait between blocks; auto: float32 up to 2 GB, else "

@@ -51,16 +51,14 @@ TEST(QuantizeOptions, SchemeIsThePresetWithWhatOverridesIt) {
                                                  .scale_dtype = DType::kBF16}));
 }
 
-TEST(QuantizeOptions, GradientsAreExactWhereTheRecipeIsAutoRoundsOrProductsAreExact) {
+TEST(QuantizeOptions, GradientsInEightBitsNeedProductsInBfloat16) {
   QuantizeOptions options;
-  EXPECT_EQ(options.resolved().gradient_dtype, "auto");  // as this machine can
-  options.compute_dtype = "float32";
-  EXPECT_EQ(options.resolved().gradient_dtype, "as-compute");
-  options.compute_dtype = "auto";
-  options.recipe = "autoround";
-  EXPECT_EQ(options.resolved().gradient_dtype, "as-compute");
+  options.output = "out";
   options.gradient_dtype = "int8";
-  EXPECT_EQ(options.resolved().gradient_dtype, "int8");
+  EXPECT_TRUE(options.problems().empty());
+  options.compute_dtype = "float32";
+  ASSERT_EQ(options.problems().size(), 1u);
+  EXPECT_NE(options.problems()[0].find("leave out --compute-dtype float32"), std::string::npos);
 }
 
 TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {

@@ -259,7 +259,6 @@ DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan)
           .batch = std::min(options.batch_size, plan.nsamples),
           .seed = options.seed,
           .compute = plan.compute,
-          .int8_gradients = plan.int8_gradients && std::getenv("SR_E8"),
           .norms = options.e2e_norms,
           .keep_integers = plan.keep_integers};
 }
@@ -567,13 +566,13 @@ std::string Plan::describe() const {
 namespace {
 
 bool wants_int8_gradients(const QuantizeOptions& options, const Plan& plan) {
-  if (!plan.tunes() || options.gradient_dtype == "as-compute") return false;
-  const char* why_not = plan.compute != DType::kBF16 ? "products are in float32, not in bfloat16"
-                                                     : why_no_int8_products();
-  if (why_not != nullptr && options.gradient_dtype == "int8")
-    fail(ErrorKind::kUnsupported, "plan", "--gradient-dtype int8: ", why_not,
-         "; leave it out, or say as-compute");
-  return why_not == nullptr;
+  if (!plan.tunes() || options.gradient_dtype != "int8") return false;
+  const char* why_not = plan.compute != DType::kBF16
+                            ? "this machine multiplies float32 at least as fast as bfloat16"
+                            : why_no_int8_products();
+  if (why_not != nullptr)
+    fail(ErrorKind::kUnsupported, "plan", "--gradient-dtype int8: ", why_not, "; leave it out");
+  return true;
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ struct Plan {
   std::vector<std::string> unreadable;  // "format: why": what no engine that we know can load
   std::vector<FormatPlan> formats;
   DType compute = DType::kF32, stream_dtype = DType::kF32;
-  bool int8_gradients = false;  // of tuning and of the end-to-end pass
+  bool int8_gradients = false;  // of tuning blocks
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step
   bool keep_integers = false;  // during the end-to-end pass
   MemoryLedger memory;

@@ -49,7 +49,7 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
                          const CalibrationSet& calibration) {
   ordered_json settings = fields_to_json(options);
   for (const char* key : {"output", "max_memory", "strict", "timing", "restart", "threads",
-                          "compute_dtype", "gradient_dtype", "stream_dtype"})
+                          "compute_dtype", "stream_dtype"})
     settings.erase(key);
   settings["program"] = kVersion;
   if (options.mixed()) settings["chosen_schemes"] = options.chosen_schemes;
@@ -57,7 +57,6 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
   settings["samples"] = hex(calibration.hash());
   settings["threads"] = num_threads();
   settings["compute"] = torch_name_of(plan.compute);
-  if (plan.tunes()) settings["gradients"] = plan.int8_gradients ? "int8" : "as-compute";
   settings["stream"] = torch_name_of(plan.stream_dtype);
   settings["micro_batch"] = plan.micro_batch;
   // As the journal gives it back: a path of bytes that are no UTF-8 changes.
@@ -70,7 +69,9 @@ int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOption
   if (!earlier) return 0;
   const auto adopt = [&](const char* key, std::string& option) {
     const auto found = earlier->find(key);
-    if (option == "auto" && found != earlier->end() && found->is_string()) option = *found;
+    if (option == "auto" && found != earlier->end() &&
+        (*found == "float32" || *found == "bfloat16"))
+      option = *found;
   };
   const ordered_json now = fields_to_json(options);
   const auto same = [&](const char* key) {
@@ -81,7 +82,6 @@ int64_t adopt_choices(const std::optional<ordered_json>& earlier, QuantizeOption
       same("layer_config"))
     options.chosen_schemes = (*earlier)["chosen_schemes"];
   adopt("compute", options.compute_dtype);
-  adopt("gradients", options.gradient_dtype);
   adopt("stream", options.stream_dtype);
   const auto found = earlier->find("micro_batch");
   return found != earlier->end() && found->is_number_integer() ? found->get<int64_t>() : 0;

@@ -93,6 +93,7 @@ ordered_json RunReport::to_json() const {
   for (const auto& [what, count] : ledger) json["tensors"][what] = count;
   json["checksums"] = checksums;
   json["timings"] = timings;
+  if (probed_gflops > 0) json["probed_gflops"] = probed_gflops;
   if (!end_to_end.is_null()) json["end_to_end"] = end_to_end;
   return json;
 }

@@ -42,6 +42,7 @@ struct RunReport {
   std::vector<std::string> calibration;
   std::vector<std::pair<std::string, int64_t>> ledger;  // quantized, copied: tensors
   nlohmann::ordered_json timings;
+  double probed_gflops = 0;  // of the probe's products in the precision of this run; 0: not probed
   nlohmann::ordered_json checksums = nlohmann::ordered_json::object();  // of each format's tensors
   nlohmann::ordered_json end_to_end;  // null: there was no such pass
   int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;

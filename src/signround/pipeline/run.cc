@@ -16,6 +16,7 @@
 #include "signround/model/load.h"
 #include "signround/model/scaled_checkpoint.h"
 #include "signround/ops/convert.h"
+#include "signround/ops/matmul.h"
 #include "signround/ops/mse_loss.h"
 #include "signround/pipeline/interrupt.h"
 #include "signround/quant/load_finite.h"
@@ -368,6 +369,9 @@ void Run::finish() {
                                {"gflops", t.seconds > 0 ? t.flops / t.seconds / 1e9 : 0},
                                {"gbps", t.seconds > 0 ? t.bytes / t.seconds / 1e9 : 0},
                                {"calls", t.calls}};
+  if (plan_.tunes())
+    report_.probed_gflops =
+        (plan_.compute == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32) / 1e9;
   const std::vector<ExtraFile> reports = {
       {"signround.json",
        {},
