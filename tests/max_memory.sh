@@ -65,3 +65,19 @@ same memory out
 refuses 7 '--max-memory allows' quantize "$tiny" "${many[@]}" --max-memory 0.02 -o no
 refuses 7 '--max-memory allows' plan "$tiny" "${many[@]}" --max-memory 0.02 -o no
 absent no
+
+# Mixed precision's measurement keeps what every block reads; it waits in files as well.
+few=(--group-size 32 --iters 2 --e2e-epochs 0 --nsamples 64 --seqlen 128 --batch-size 1 --compute-dtype float32 --threads 1 --avg-bits 4)
+expect 0 quantize "$tiny" "${few[@]}" -o mixed
+grep -q 'the measurement for mixed precision' err.txt || die "the plan does not count the measurement"
+planned=$(json mixed/signround.json /planned_memory_bytes)
+limit=$(awk "BEGIN { print ($planned - 8e6) / 1e9 }")
+expect 0 plan "$tiny" "${few[@]}" -o planned
+grep -q 'the measurement for mixed precision' out.txt || die "plan does not count the measurement"
+expect 0 quantize "$tiny" "${few[@]}" --max-memory "$limit" -o mixed_file
+holds "$(json mixed_file/signround.json /planned_memory_bytes) < $limit * 1e9"
+holds "$(json mixed_file/signround.json /peak_rss_bytes) < $(json mixed/signround.json /peak_rss_bytes) - 6e6"
+cmp mixed.sensitivity.json mixed_file.sensitivity.json || die "measured otherwise"
+same mixed mixed_file
+[ "$(ls -A mixed_file)" = "$(ls -A mixed)" ] || die "something is left"
+refuses 7 '--max-memory allows' quantize "$tiny" "${few[@]}" --max-memory 0.02 -o no

@@ -54,7 +54,7 @@ Json identity_of(const QuantizeOptions& options, const SensitivityInputs& inputs
 
 std::vector<SensitivityUnit> load_or_measure(const SensitivityInputs& inputs,
                                              const SensitivityOptions& how, const Json& identity,
-                                             const std::filesystem::path& path) {
+                                             const std::filesystem::path& path, bool& measured) {
   if (std::ifstream file(path, std::ios::binary); file) {
     const Json json = Json::parse(file, nullptr, false);
     if (json.is_object() && json.value("measured", Json()) == identity && json.contains("units")) {
@@ -64,6 +64,7 @@ std::vector<SensitivityUnit> load_or_measure(const SensitivityInputs& inputs,
     log_info("sensitivity: " + path.string() +
              " is of another model, text, format, or choice of layers or schemes; measured anew");
   }
+  measured = true;
   const auto units = measure_sensitivity(inputs, how, [](int64_t done, int64_t all) {
     check_interrupted();
     log_info(fmt::format("sensitivity: {} of {}", done, all));
@@ -126,68 +127,108 @@ std::vector<QuantScheme> parse_options(const std::vector<std::string>& names,
   return schemes;
 }
 
-std::string choose_schemes(const QuantizeOptions& options, const Checkpoint& source,
-                           const CalibrationSet& calibration, const TokenMasks& masks) {
-  const Plan plan = make_plan(options, source, static_cast<int64_t>(calibration.samples.size()),
-                              calibration.seqlen);
-  const FormatPlan* packed = nullptr;
-  for (const auto& f : plan.formats)
-    if (packed == nullptr && f.format->packing() != Packing::kNone) packed = &f;
-  if (packed == nullptr)
-    fail(ErrorKind::kInvalidArgument, "--avg-bits",
-         "sizes are those of a packed format; add one to --format");
+namespace {
 
-  // The layers to choose for: those that no --layer-config speaks of.
-  LayerConfig fixed(options.layer_config, plan.scheme);
-  auto layers = plan.layers;
-  int64_t base_bytes = 0, layer_count = 0;
-  const auto bytes_of = [&](const FormatLayer& layer) {
+// The layers to choose for, which are those that no --layer-config speaks of, and what there is to
+// choose from.
+struct Question {
+  const FormatPlan* packed = nullptr;  // whose sizes count
+  std::vector<std::vector<FormatLayer>> layers;
+  std::vector<QuantScheme> schemes;
+  int64_t base_bytes = 0, layer_count = 0;  // of those layers under the base scheme
+
+  Question(const QuantizeOptions& options, const Plan& plan) : layers(plan.layers) {
+    for (const auto& f : plan.formats)
+      if (packed == nullptr && f.format->packing() != Packing::kNone) packed = &f;
+    if (packed == nullptr)
+      fail(ErrorKind::kInvalidArgument, "--avg-bits",
+           "sizes are those of a packed format; add one to --format");
+    for (const QuantScheme& scheme : parse_options(options.choices, plan.scheme)) {
+      std::string why;
+      for (const auto& block : layers)
+        for (const auto& layer : block)
+          if (layer.scheme.bits != 16 && why.empty())
+            for (const auto& f : plan.formats)
+              if (scheme.bits != 16 && why.empty())
+                why = f.format->problems(scheme, layer.out, layer.in);
+      if (why.empty())
+        schemes.push_back(scheme);
+      else
+        log_warn("sensitivity: " + describe(scheme) + " is left out: " + why);
+    }
+    if (schemes.size() < 2)
+      fail(ErrorKind::kInvalidArgument, "--options", "fewer than two schemes fit the format");
+    LayerConfig fixed(options.layer_config, plan.scheme);
+    for (auto& block : layers)
+      for (auto& layer : block) {
+        if (layer.scheme.bits == 16) continue;
+        if (fixed.find(layer.name) != nullptr)
+          layer.scheme.bits = 16;
+        else
+          base_bytes += bytes_of(layer), ++layer_count;
+      }
+  }
+
+  int64_t bytes_of(const FormatLayer& layer) const {
     int64_t bytes = 0;
     for (const auto& tensor : packed->format->tensors(layer)) bytes += tensor.nbytes();
     return bytes;
-  };
-  std::vector<QuantScheme> schemes;
-  for (const QuantScheme& scheme : parse_options(options.choices, plan.scheme)) {
-    std::string why;
-    for (const auto& block : layers)
-      for (const auto& layer : block)
-        if (layer.scheme.bits != 16 && why.empty())
-          for (const auto& f : plan.formats)
-            if (scheme.bits != 16 && why.empty())
-              why = f.format->problems(scheme, layer.out, layer.in);
-    if (why.empty())
-      schemes.push_back(scheme);
-    else
-      log_warn("sensitivity: " + describe(scheme) + " is left out: " + why);
   }
-  if (schemes.size() < 2)
-    fail(ErrorKind::kInvalidArgument, "--options", "fewer than two schemes fit the format");
-  for (auto& block : layers)
-    for (auto& layer : block) {
-      if (layer.scheme.bits == 16) continue;
-      if (fixed.find(layer.name) != nullptr)
-        layer.scheme.bits = 16;
-      else
-        base_bytes += bytes_of(layer), ++layer_count;
-    }
+  SensitivityInputs inputs(const Checkpoint& source, const Plan& plan,
+                           const CalibrationSet& calibration, const TokenMasks& masks) const {
+    return {.source = source,
+            .architecture = plan.architecture,
+            .layers = layers,
+            .samples = calibration.samples,
+            .masks = masks,
+            .bytes_of = [this](const FormatLayer& layer) { return bytes_of(layer); }};
+  }
+  // With activations in files in `folder` where memory is too small for them.
+  SensitivityOptions how(const QuantizeOptions& options, const Plan& plan,
+                         const SensitivityInputs& in, const std::filesystem::path& folder) const {
+    SensitivityOptions how{.schemes = schemes, .seed = options.seed, .compute = plan.compute};
+    const int64_t limit = memory_limit(options);
+    if (bytes(plan, in, how) <= limit) return how;
+    how.folder = folder;
+    if (const int64_t needed = bytes(plan, in, how); needed > limit)
+      fail(ErrorKind::kMemory, "sensitivity", "measuring needs ", needed / 1000000, " MB, ",
+           options.max_memory > 0 ? "--max-memory allows " : "free are ", limit / 1000000,
+           "; use shorter samples (--seqlen) or fewer --options");
+    return how;
+  }
+  // All that is held while sensitivities are measured.
+  static int64_t bytes(const Plan& plan, const SensitivityInputs& in,
+                       const SensitivityOptions& how) {
+    return plan.memory.base + plan.memory.workspace + sensitivity_bytes(in, how);
+  }
+};
 
-  const SensitivityInputs inputs{.source = source,
-                                 .architecture = plan.architecture,
-                                 .layers = layers,
-                                 .samples = calibration.samples,
-                                 .masks = masks,
-                                 .bytes_of = bytes_of};
-  const SensitivityOptions how{.schemes = schemes, .seed = options.seed, .compute = plan.compute};
-  if (options.max_memory > 0) {
-    const int64_t needed = sensitivity_bytes(inputs, how);
-    if (static_cast<double>(needed) > options.max_memory * 1e9)
-      fail(ErrorKind::kMemory, "sensitivity", "needs ", needed / 1000000,
-           " MB, --max-memory allows ", options.max_memory * 1000,
-           "; use fewer or shorter samples");
-  }
+}  // namespace
+
+int64_t measurement_bytes(const QuantizeOptions& options, const Checkpoint& source,
+                          const CalibrationSet& calibration, const Plan& plan) {
+  const Question question(options, plan);
+  const TokenMasks none;
+  const auto inputs = question.inputs(source, plan, calibration, none);
+  return Question::bytes(plan, inputs, question.how(options, plan, inputs, "files"));
+}
+
+ChosenSchemes choose_schemes(const QuantizeOptions& options, const Checkpoint& source,
+                             const CalibrationSet& calibration, const TokenMasks& masks,
+                             const std::filesystem::path& scratch_folder) {
+  const Plan plan = make_plan(options, source, static_cast<int64_t>(calibration.samples.size()),
+                              calibration.seqlen);
+  const Question question(options, plan);
+  const FormatPlan* packed = question.packed;
+  const auto inputs = question.inputs(source, plan, calibration, masks);
+  const auto how = question.how(options, plan, inputs, scratch_folder);
+  ChosenSchemes result;
+  bool measured = false;
   const auto units = load_or_measure(
-      inputs, how, identity_of(options, inputs, calibration, schemes, packed->format->name()),
-      sensitivity_path(options));
+      inputs, how,
+      identity_of(options, inputs, calibration, question.schemes, packed->format->name()),
+      sensitivity_path(options), measured);
+  if (measured) result.held = Question::bytes(plan, inputs, how);
 
   int64_t weights = 0;
   std::vector<std::vector<SizeChoice>> table;
@@ -202,7 +243,7 @@ std::string choose_schemes(const QuantizeOptions& options, const Checkpoint& sou
     return 8 * static_cast<double>(bytes) / static_cast<double>(weights);
   };
   // Shapes and offsets of other schemes may take more digits in the headers of the files.
-  const int64_t rest = packed->bytes - base_bytes + 64 * layer_count;
+  const int64_t rest = packed->bytes - question.base_bytes + 64 * question.layer_count;
   const int64_t budget =
       options.size.empty()
           ? static_cast<int64_t>(options.avg_bits / 8 * static_cast<double>(weights))
@@ -238,7 +279,8 @@ std::string choose_schemes(const QuantizeOptions& options, const Checkpoint& sou
       if (scheme.bits != plan.scheme.bits || scheme.group_size != plan.scheme.group_size)
         config[name] = layer_config_entry(scheme);
   }
-  return config.dump();
+  result.layer_config = config.dump();
+  return result;
 }
 
 }  // namespace signround

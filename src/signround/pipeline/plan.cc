@@ -253,6 +253,11 @@ void plan_format(const QuantizeOptions& options, const Checkpoint& checkpoint,
 
 }  // namespace
 
+int64_t memory_limit(const QuantizeOptions& options) {
+  return options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
+                                : available_memory() / 10 * 9;
+}
+
 DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan) {
   return {.epochs = options.e2e_epochs,
           .lr = options.e2e_lr,
@@ -377,8 +382,7 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
   }
   if (options.awq) m.preparation = prepare_awq_bytes(plan.layers);
-  const int64_t limit = options.max_memory > 0 ? static_cast<int64_t>(options.max_memory * 1e9)
-                                               : available_memory() / 10 * 9;
+  const int64_t limit = memory_limit(options);
   // Whether activations wait in memory or in a file does not change the result, the micro-batch
   // does, in the last bits: it shrinks only where the file alone is not enough.
   int64_t widest = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;
@@ -477,6 +481,10 @@ std::string MemoryLedger::describe() const {
   const auto add = [&](const char* name, int64_t bytes) {
     if (bytes > 0) text += (text.empty() ? "" : " + ") + gigabytes(bytes) + " " + name;
   };
+  if (sensitivity > run()) {
+    add("the measurement for mixed precision and the program", sensitivity);
+    return text;
+  }
   add("program and tables", base);
   add("activations of samples", streams);
   add("kernels' workspace", workspace);

@@ -32,10 +32,13 @@ struct MemoryLedger {
   int64_t preparation = 0;  // AWQ's search
   int64_t end_to_end = 0;   // the pass over the whole model
   int64_t copying = 0;      // the largest piece of a copied tensor
+  // All that is held while mixed precision measures, before the run's own streams.
+  int64_t sensitivity = 0;
   int64_t block() const { return weights + program + std::max(slots, packing); }
-  int64_t total() const {
+  int64_t run() const {
     return base + streams + workspace + std::max({block(), preparation, end_to_end, copying});
   }
+  int64_t total() const { return std::max(run(), sensitivity); }
   std::string describe() const;
 };
 
@@ -95,6 +98,9 @@ struct Plan {
 // choose.
 Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t nsamples,
                int64_t seqlen, int64_t micro_batch = 0);
+
+// Bytes that the run may hold: --max-memory, or nine tenths of what is free.
+int64_t memory_limit(const QuantizeOptions& options);
 
 DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan);
 // How each layer is tuned, from resolved options.

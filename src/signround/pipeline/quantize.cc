@@ -170,12 +170,15 @@ Plan plan_quantization(const std::string& model, const QuantizeOptions& requeste
   set_num_threads(options.threads);
   const auto source = open_source(model, options);
   const Text text = read_text(options, *source);
-  if (options.mixed())
+  Plan plan = make_plan(options, *source, static_cast<int64_t>(text.calibration.samples.size()),
+                        text.calibration.seqlen);
+  if (options.mixed()) {
     log_warn("the plan is that of the scheme given; what is chosen within " +
              (options.size.empty() ? "--avg-bits" : std::string("--size")) +
              " is measured when the run begins");
-  return make_plan(options, *source, static_cast<int64_t>(text.calibration.samples.size()),
-                   text.calibration.seqlen);
+    plan.memory.sensitivity = measurement_bytes(options, *source, text.calibration, plan);
+  }
+  return plan;
 }
 
 QuantizeResult quantize(const std::string& model, const QuantizeOptions& requested) {
@@ -191,10 +194,16 @@ QuantizeResult quantize(const std::string& model, const QuantizeOptions& request
   QuantizeOptions planned = options;
   const int64_t micro_batch =
       options.restart ? 0 : adopt_choices(folder.earlier_settings(), planned);
-  if (options.mixed() && planned.chosen_schemes.empty())
-    planned.chosen_schemes = choose_schemes(planned, *source, calibration, masks);
+  int64_t held = 0;
+  if (options.mixed() && planned.chosen_schemes.empty()) {
+    const auto chosen = choose_schemes(planned, *source, calibration, masks,
+                                       folder.journal().parent_path());
+    planned.chosen_schemes = chosen.layer_config;
+    held = chosen.held;
+  }
   Plan plan = make_plan(planned, *source, static_cast<int64_t>(calibration.samples.size()),
                         calibration.seqlen, micro_batch);
+  plan.memory.sensitivity = held;
   log_info(plan.describe());
   if (options.restart) folder.clear();
   const ordered_json settings = settings_of(planned, *source, plan, calibration);

@@ -125,7 +125,7 @@ class Measure {
 
   void forward(const std::function<void(int64_t)>& on_block) {
     const DType dtype = options_.compute;
-    inputs_.emplace_back(samples_, length_, hidden_, dtype);
+    inputs_.emplace_back(samples_, length_, hidden_, dtype, options_.folder);
     std::vector<float> rows(static_cast<size_t>(length_ * hidden_));
     for (int64_t s = 0; s < samples_; ++s) {
       embed_tokens(in_.source, in_.architecture, in_.samples[static_cast<size_t>(s)], rows.data());
@@ -136,7 +136,7 @@ class Measure {
       BlockWeights weights(graph, options_.compute);
       load(graph, weights);
       Program program(graph, {.batch = 1, .seq_len = length_, .compute = options_.compute});
-      ActivationStream next(samples_, length_, hidden_, dtype);
+      ActivationStream next(samples_, length_, hidden_, dtype, options_.folder);
       for (int64_t s = 0; s < samples_; ++s) {
         inputs_.back().gather(s, 1, program.input());
         program.forward(weights);
@@ -151,7 +151,7 @@ class Measure {
   // The gradient of -log p of labels drawn from the model's predictions, by its last hidden states.
   void head() {
     HeadLoss head(in_.source, in_.architecture, options_.compute);
-    gradients_ = ActivationStream(samples_, length_, hidden_, DType::kF32);
+    gradients_ = ActivationStream(samples_, length_, hidden_, DType::kF32, options_.folder);
     std::vector<float> hidden(static_cast<size_t>(length_ * hidden_)), gradient(hidden.size());
     NumpyRandom random(options_.seed);
     const int64_t vocab = head.vocab();
@@ -339,7 +339,7 @@ std::vector<SensitivityUnit> measure_sensitivity(
 int64_t sensitivity_bytes(const SensitivityInputs& in, const SensitivityOptions& options) {
   const int64_t samples = std::min(options.samples, static_cast<int64_t>(in.samples.size())),
                 length = static_cast<int64_t>(in.samples.at(0).size());
-  const int64_t rows = samples * length * in.architecture.hidden;
+  const int64_t rows = (options.folder.empty() ? samples : 1) * length * in.architecture.hidden;
   int64_t block = 0;
   for (int64_t i = 0; i < in.architecture.blocks; ++i) {
     const Graph graph = in.architecture.block(i);

@@ -7,6 +7,7 @@
 // mean 0). One backward pass per sample serves all layers and all schemes.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -38,6 +39,7 @@ struct SensitivityOptions {
   int64_t samples = 64;              // at most
   uint64_t seed = 42;                // of the labels
   DType compute = DType::kF32;
+  std::filesystem::path folder = {};  // where activations wait in files; empty: in memory
 };
 
 struct SensitivityInputs {
