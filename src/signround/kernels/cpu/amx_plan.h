@@ -1,11 +1,13 @@
-// What products through tile registers have in common: how threads share C, and room for packed
-// operands.
+// What products through tile registers have in common: how C is cut for threads and caches, and
+// room for packed operands.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "signround/base/parallel.h"
+#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/matmul.h"
 #include "signround/tensor/buffer.h"
 
 namespace signround::kernels::amx {
@@ -49,19 +51,70 @@ struct Split {
   }
 };
 
-// A product is computed block of C by block: so many panels of A and, in about equal parts, of B. A
-// block's panels stay in the second cache for some depth of k, and one of A in the first, for which
-// B passes through it: fetched kAhead tiles ahead, since the second cache is what products wait
-// for.
+// body(m0, m1, n0, n1), in panels, of every thread's share, which may use tiles.
+template <class Body>
+void for_each_share(const Split& split, int64_t panels_m, int64_t panels_n, Body&& body) {
+  parallel_for(split.rows * split.cols, 1, [&](int64_t begin, int64_t end) {
+    start();
+    for (int64_t share = begin; share < end; ++share) {
+      const int64_t r = share / split.cols, c = share % split.cols;
+      body(panels_m * r / split.rows, panels_m * (r + 1) / split.rows, panels_n * c / split.cols,
+           panels_n * (c + 1) / split.cols);
+    }
+    stop();
+  });
+}
+
+// A share is computed block of C by block: so many panels of A and, in about equal parts, of B. For
+// a piece of k (of `piece` tiles at most) a block's panels stay in the second cache, and one of A
+// in the first, for which B passes through it: fetched kAhead tiles ahead, since the second cache
+// is what products wait for.
 constexpr int64_t kBlockRows = 8, kBlockColumns = 20, kAhead = 2;
 
-template <class Block>  // block(m0, m1, n0, n1) in panels
-void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, Block&& block) {
-  const int64_t parts = up(n1 - n0, kBlockColumns);
+template <class Block>  // block(m0, m1, n0, n1, k0, k1) in panels and tiles
+void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t depth, int64_t piece,
+                    Block&& block) {
+  const int64_t parts = up(n1 - n0, kBlockColumns), pieces = up(depth, piece);
   for (int64_t part = 0; part < parts; ++part)
     for (int64_t m = m0; m < m1; m += kBlockRows)
-      block(m, std::min(m1, m + kBlockRows), n0 + (n1 - n0) * part / parts,
-            n0 + (n1 - n0) * (part + 1) / parts);
+      for (int64_t p = 0; p < pieces; ++p)
+        block(m, std::min(m1, m + kBlockRows), n0 + (n1 - n0) * part / parts,
+              n0 + (n1 - n0) * (part + 1) / parts, depth * p / pieces, depth * (p + 1) / pieces);
+}
+
+// Of a product, what is packed at a time.
+struct Strip {
+  Operand x, y;     // of A and B, where they lie
+  int64_t m, n, k;  // values, not panels
+  int64_t column;   // its first one in C
+  float* c;
+  bool accumulate;
+  bool new_x, new_y;  // not those of the strip before
+};
+
+// Strips of at most depth tiles of `tile` values along k, m panels of A and n of B.
+template <class Body>
+void for_each_strip(const MatmulSpec& s, int64_t depth, int64_t tile, int64_t m_panels,
+                    int64_t n_panels, const void* a, const void* b, float* c, Body&& body) {
+  const auto* a_values = static_cast<const BF16*>(a);
+  const auto* b_values = static_cast<const BF16*>(b);
+  const int64_t one_a = s.trans_a ? s.lda : 1, one_b = s.trans_b ? 1 : s.ldb;  // to the next k
+  const int64_t row_a = s.trans_a ? 1 : s.lda, col_b = s.trans_b ? s.ldb : 1;
+  for (int64_t k = 0; k < s.k; k += depth * tile)
+    for (int64_t m = 0; m < s.m; m += m_panels * kPanel)
+      for (int64_t n = 0; n < s.n; n += n_panels * kPanel) {
+        Strip strip{.m = std::min(s.m - m, m_panels * kPanel),
+                    .n = std::min(s.n - n, n_panels * kPanel),
+                    .k = std::min(s.k - k, depth * tile),
+                    .column = n,
+                    .c = c + m * s.ldc + n,
+                    .accumulate = s.accumulate || k > 0,
+                    .new_x = n == 0,
+                    .new_y = m == 0 || s.n > n_panels * kPanel};
+        strip.x = {a_values + m * row_a + k * one_a, strip.m, strip.k, s.lda, s.trans_a};
+        strip.y = {b_values + n * col_b + k * one_b, strip.n, strip.k, s.ldb, !s.trans_b};
+        body(strip);
+      }
 }
 
 }  // namespace signround::kernels::amx

@@ -15,6 +15,7 @@ using amx::kDepth;
 using amx::kPanel;
 using amx::kStep;
 using amx::Split;
+using amx::Strip;
 using amx::up;
 using amx::Workspace;
 
@@ -45,39 +46,19 @@ class AmxPlan : public MatmulPlan {
   }
 
   void run(const void* a, const void* b, const float* bias, float* c) const override {
-    const auto* a_values = static_cast<const BF16*>(a);
-    const auto* b_values = static_cast<const BF16*>(b);
     Workspace& w = amx::workspace();
-    Strip strip{.a = Workspace::room<BF16>(w.a, m_ * depth_ * kStep),
-                .b = Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
+    const Packed packed{Workspace::room<BF16>(w.a, m_ * depth_ * kStep),
+                        Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c) : nullptr;
-    const int64_t one_a = s_.trans_a ? s_.lda : 1,
-                  one_b = s_.trans_b ? 1 : s_.ldb;  // to the next k
-    const int64_t row_a = s_.trans_a ? 1 : s_.lda, col_b = s_.trans_b ? s_.ldb : 1;
-    for (int64_t k = 0; k < s_.k; k += depth_ * kDepth)
-      for (int64_t m = 0; m < s_.m; m += m_ * kPanel)
-        for (int64_t n = 0; n < s_.n; n += n_ * kPanel) {
-          strip.k = std::min(s_.k - k, depth_ * kDepth);
-          strip.m = std::min(s_.m - m, m_ * kPanel);
-          strip.n = std::min(s_.n - n, n_ * kPanel);
-          strip.x = {a_values + m * row_a + k * one_a, strip.m, strip.k, s_.lda, s_.trans_a};
-          strip.y = {b_values + n * col_b + k * one_b, strip.n, strip.k, s_.ldb, !s_.trans_b};
-          strip.c = c + m * s_.ldc + n;
-          strip.accumulate = s_.accumulate || k > 0;
-          strip.bias = padded_bias && !strip.accumulate ? padded_bias + n : nullptr;
-          // A changes with m and k, B with n and k.
-          multiply(strip, n == 0, m == 0 || s_.n > n_ * kPanel);
-        }
+    amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, c, [&](const Strip& strip) {
+      multiply(strip, packed,
+               padded_bias && !strip.accumulate ? padded_bias + strip.column : nullptr);
+    });
   }
 
  private:
-  struct Strip {
-    BF16 *a = nullptr, *b = nullptr;  // packed
-    amx::Operand x{}, y{};            // where they lie
-    int64_t m = 0, n = 0, k = 0;      // values, not panels
-    float* c = nullptr;
-    bool accumulate = false;
-    const float* bias = nullptr;
+  struct Packed {
+    BF16 *a, *b;
   };
 
   // The bias with room behind it, since tiles read whole panels. Where C is added to, the bias is
@@ -94,61 +75,49 @@ class AmxPlan : public MatmulPlan {
   }
 
   // Of an A that is read in place only the last panel, if it is not whole.
-  void pack(const Strip& s, bool pack_a, bool pack_b) const {
+  void pack(const Strip& s, const Packed& to) const {
     const int64_t first_a = in_place_ ? s.m / kPanel : 0, end_a = up(s.m, kPanel);
-    const int64_t of_a = pack_a ? end_a - first_a : 0, of_b = pack_b ? up(s.n, kPanel) : 0;
+    const int64_t of_a = s.new_x ? end_a - first_a : 0, of_b = s.new_y ? up(s.n, kPanel) : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
-      if (begin < of_a) amx::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), s.a);
-      if (end > of_a) amx::pack_b(s.y, std::max(begin, of_a) - of_a, end - of_a, s.b);
+      if (begin < of_a) amx::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), to.a);
+      if (end > of_a) amx::pack_b(s.y, std::max(begin, of_a) - of_a, end - of_a, to.b);
     });
   }
 
   // Where nothing of A is packed and every thread has columns of its own, it packs what it needs of
   // B itself: threads wait for each other once, not twice.
-  void multiply(const Strip& s, bool pack_a, bool pack_b) const {
+  void multiply(const Strip& s, const Packed& packed, const float* bias) const {
     const bool whole_a_in_place = in_place_ && s.m % kPanel == 0;
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const Split split(panels_m, panels_n, whole_a_in_place);
     const bool pack_own = whole_a_in_place && split.rows == 1;
-    if (!pack_own) pack(s, pack_a, pack_b);
-    parallel_for(split.rows * split.cols, 1, [&](int64_t begin, int64_t end) {
-      amx::start();
-      for (int64_t part = begin; part < end; ++part) {
-        const int64_t r = part / split.cols, c = part % split.cols;
-        const int64_t n0 = panels_n * c / split.cols, n1 = panels_n * (c + 1) / split.cols;
-        if (pack_own && pack_b) amx::pack_b(s.y, n0, n1, s.b);
-        multiply_part(s, panels_m * r / split.rows, panels_m * (r + 1) / split.rows, n0, n1);
-      }
-      amx::stop();
-    });
+    if (!pack_own) pack(s, packed);
+    amx::for_each_share(
+        split, panels_m, panels_n, [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          if (pack_own && s.new_y) amx::pack_b(s.y, n0, n1, packed.b);
+          amx::for_each_block(m0, m1, n0, n1, up(s.k, kDepth), kBlockDepth,
+                              [&](auto... block) { multiply_block(s, packed, bias, block...); });
+        });
   }
 
-  void multiply_part(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1) const {
-    const int64_t depth = up(s.k, kDepth), pieces = up(depth, kBlockDepth);
-    amx::for_each_block(m0, m1, n0, n1, [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-      for (int64_t p = 0; p < pieces; ++p)
-        multiply_block(s, i0, i1, j0, j1, depth * p / pieces, depth * (p + 1) / pieces);
-    });
-  }
-
-  void multiply_block(const Strip& s, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t k0,
-                      int64_t k1) const {
+  void multiply_block(const Strip& s, const Packed& packed, const float* bias, int64_t m0,
+                      int64_t m1, int64_t n0, int64_t n1, int64_t k0, int64_t k1) const {
     const int64_t depth = up(s.k, kDepth);
     for (int64_t i = m0; i < m1; ++i) {
       const int64_t rows = std::min(kPanel, s.m - i * kPanel);
       const bool in_place = in_place_ && rows == kPanel;
-      const BF16* a =
-          in_place ? s.x.data + i * kPanel * s_.lda + k0 * kDepth : s.a + (i * depth + k0) * kStep;
+      const BF16* a = in_place ? s.x.data + i * kPanel * s_.lda + k0 * kDepth
+                               : packed.a + (i * depth + k0) * kStep;
       for (int64_t j = n0; j < n1; ++j) {
         amx::Tile tile{.a = a,
                        .a_stride = in_place ? s_.lda : 0,
-                       .b = s.b + (j * depth + k0) * kStep,
-                       .next_b = s.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kStep,
+                       .b = packed.b + (j * depth + k0) * kStep,
+                       .next_b = packed.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kStep,
                        .depth = k1 - k0,
                        .c = s.c + i * kPanel * s_.ldc + j * kPanel,
                        .stride = s_.ldc,
                        .accumulate = s.accumulate || k0 > 0,
-                       .bias = s.bias ? s.bias + j * kPanel : nullptr};
+                       .bias = bias ? bias + j * kPanel : nullptr};
         const int64_t cols = std::min(kPanel, s.n - j * kPanel);
         if (rows == kPanel && cols == kPanel)
           amx::multiply(tile);
