@@ -13,6 +13,7 @@
 #include <string>
 
 #include "signround/base/parallel.h"
+#include "signround/kernels/cpu/amx_tiles.h"
 #include "signround/ops/activation.h"
 #include "signround/ops/add.h"
 #include "signround/ops/convert.h"
@@ -247,6 +248,53 @@ void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
       rate / (dtype == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32);
 }
 
+// Products of 32 x 32 values over 288 of k on every thread, with nothing around them: `panels` of A
+// times as many of B. One of each (36 KB) stays in the first cache, 8 and 20 (500 KB) in the
+// second.
+void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
+  using namespace kernels::amx;
+  constexpr int64_t kTiles = 9;
+  const int64_t rounds = 4096 / (panels_a * panels_b) + 1, threads = num_threads();
+  const auto run = [&] {
+    parallel_for(threads, 1, [&](int64_t, int64_t) {
+      thread_local Buffer a, b;
+      if (a.bytes() != panels_a * kTiles * kStep * 2) {
+        a = Buffer(panels_a * kTiles * kStep * 2), b = Buffer(panels_b * kTiles * kStep * 2);
+        std::memset(a.data(), 0, static_cast<size_t>(a.bytes()));
+        std::memset(b.data(), 0, static_cast<size_t>(b.bytes()));
+      }
+      alignas(64) float c[kPanel * kPanel];
+      const auto panel = [&](const Buffer& x, int64_t i) {
+        return x.as<BF16>() + i * kTiles * kStep;
+      };
+      start();
+      for (int64_t round = 0; round < rounds; ++round)
+        for (int64_t i = 0; i < panels_a; ++i)
+          for (int64_t j = 0; j < panels_b; ++j)
+            multiply({.a = panel(a, i),
+                      .b = panel(b, j),
+                      .next_b = panel(b, (j + 1) % panels_b),
+                      .depth = kTiles,
+                      .c = c,
+                      .stride = kPanel,
+                      .accumulate = false,
+                      .bias = nullptr});
+      stop();
+    });
+  };
+  run();
+  double best = 1e9;
+  for (auto _ : state) {
+    const double seconds = seconds_of(run);
+    best = std::min(best, seconds);
+    state.SetIterationTime(seconds);
+  }
+  const double products = double(threads * rounds * panels_a * panels_b);
+  const double rate = products * 2 * kPanel * kPanel * kTiles * kDepth / best;
+  state.counters["GFLOP/s"] = rate * 1e-9;
+  state.counters["of_probe"] = rate / compute_rates().bf16;
+}
+
 void register_all() {
   auto add_one = [](const std::string& name, auto body) {
     benchmark::RegisterBenchmark(name.c_str(), body)
@@ -289,6 +337,10 @@ void register_all() {
         run_product(state, weight_gradient_product(s), DType::kI8);
       });
     }
+  if (kernels::why_not_matmul_amx() == nullptr)
+    for (const auto& [a, b] : {std::pair<int64_t, int64_t>{1, 1}, {8, 20}, {16, 40}, {64, 64}})
+      add_one("tiles/" + std::to_string(a) + "x" + std::to_string(b),
+              [a = a, b = b](benchmark::State& state) { run_tiles(state, a, b); });
   add_one("xent_fwd/64x49152", [](benchmark::State& state) { run_xent(state, 64, 49152); });
   add_one("kl_fwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, false); });
   add_one("kl_bwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, true); });
