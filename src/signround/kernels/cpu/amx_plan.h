@@ -67,8 +67,7 @@ void for_each_share(const Split& split, int64_t panels_m, int64_t panels_n, Body
 
 // A share is computed block of C by block: so many panels of A and, in about equal parts, of B. For
 // a piece of k (of `piece` tiles at most) a block's panels stay in the second cache, and one of A
-// in the first, for which B passes through it: fetched kAhead tiles ahead, since the second cache
-// is what products wait for.
+// in the first, for which B passes through it, fetched kAhead tiles ahead.
 constexpr int64_t kBlockRows = 8, kBlockColumns = 20, kAhead = 2;
 
 template <class Block>  // block(m0, m1, n0, n1, k0, k1) in panels and tiles
