@@ -34,6 +34,17 @@ double seconds_of(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Of the runs that Google Benchmark asks for, the fastest in seconds.
+double best_of(benchmark::State& state, const std::function<void()>& run) {
+  double best = 1e9;
+  for (auto _ : state) {
+    const double seconds = seconds_of(run);
+    best = std::min(best, seconds);
+    state.SetIterationTime(seconds);
+  }
+  return best;
+}
+
 // Bytes per second of a copy that reads bytes / 2 and writes as many, with the threads of
 // parallel_for. Best of 9.
 double copy_rate(int64_t bytes) {
@@ -145,12 +156,7 @@ const std::vector<Op>& ops() {
 // in the time only.
 void measure(benchmark::State& state, int64_t bytes, const std::function<void()>& run) {
   const double copy = copy_rate(bytes);
-  double best = 1e9;
-  for (auto _ : state) {
-    const double seconds = seconds_of(run);
-    best = std::min(best, seconds);
-    state.SetIterationTime(seconds);
-  }
+  const double best = best_of(state, run);
   state.counters["GB/s"] = static_cast<double>(bytes) * 1e-9 / best;
   state.counters["of_copy"] = static_cast<double>(bytes) / best / copy;
 }
@@ -236,12 +242,7 @@ void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
   const auto plan = make_matmul(spec);
   const auto run = [&] { plan->run(a.data(), b.data(), nullptr, c.as<float>()); };
   run();
-  double best = 1e9;
-  for (auto _ : state) {
-    const double seconds = seconds_of(run);
-    best = std::min(best, seconds);
-    state.SetIterationTime(seconds);
-  }
+  const double best = best_of(state, run);
   const double rate = 2.0 * double(spec.m) * double(spec.n) * double(spec.k) / best;
   state.counters["GFLOP/s"] = rate * 1e-9;
   state.counters["of_probe"] =
@@ -283,12 +284,7 @@ void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
     });
   };
   run();
-  double best = 1e9;
-  for (auto _ : state) {
-    const double seconds = seconds_of(run);
-    best = std::min(best, seconds);
-    state.SetIterationTime(seconds);
-  }
+  const double best = best_of(state, run);
   const double products = double(threads * rounds * panels_a * panels_b);
   const double rate = products * 2 * kPanel * kPanel * kTiles * kDepth / best;
   state.counters["GFLOP/s"] = rate * 1e-9;
