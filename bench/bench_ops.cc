@@ -278,7 +278,8 @@ void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
                       .depth = kTiles,
                       .c = c,
                       .stride = kPanel,
-                      .accumulate = false,
+                      .from = nullptr,
+                      .from_stride = 0,
                       .bias = nullptr});
       stop();
     });

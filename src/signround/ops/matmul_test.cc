@@ -103,6 +103,9 @@ TEST(Matmul, AmxMatchesTheDefinitionForAllLayouts) {
   for (int flags = 0; flags < 16; ++flags)
     expect_the_definition(kernels::matmul_amx,
                           with_flags({.m = 70, .n = 65, .k = 700, .in = DType::kBF16}, flags));
+  for (int flags : {0, 4})  // more than one block of C, each in two pieces of k
+    expect_the_definition(kernels::matmul_amx,
+                          with_flags({.m = 290, .n = 1330, .k = 300, .in = DType::kBF16}, flags));
 }
 
 // Rows of whole cache lines, close to each other or as far that they collide in the first cache.

@@ -14,10 +14,10 @@ namespace signround::kernels::amx {
 
 inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 
-// Packed operands of the product that this thread runs; kept, since making memory costs page
-// faults.
+// Packed operands of the product that this thread runs, and A and the sums of the block that it
+// computes;// kept, since making memory costs page faults.
 struct Workspace {
-  Buffer a, b, bias, steps;
+  Buffer a, b, bias, steps, block, sums;
   template <class T>
   static T* room(Buffer& buffer, int64_t values) {
     if (buffer.bytes() < values * int64_t{sizeof(T)}) buffer = Buffer(values * int64_t{sizeof(T)});
@@ -69,6 +69,7 @@ void for_each_share(const Split& split, int64_t panels_m, int64_t panels_n, Body
 // a piece of k (of `piece` tiles at most) a block's panels stay in the second cache, and one of A
 // in the first, for which B passes through it, fetched kAhead tiles ahead.
 constexpr int64_t kBlockRows = 8, kBlockColumns = 20, kAhead = 2;
+constexpr int64_t kBlockSums = kBlockRows * kBlockColumns * kPanel * kPanel;
 
 template <class Block>  // block(m0, m1, n0, n1, k0, k1) in panels and tiles
 void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t depth, int64_t piece,

@@ -105,12 +105,12 @@ SIGNROUND_AMX void stop() noexcept { _tile_release(); }
 
 // Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
 SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
-  const int64_t row = tile.stride * 4;
-  float *c = tile.c, *low = c + 16 * tile.stride;
   asm volatile("" : : : "memory");  // what others packed and wrote is in memory
-  if (tile.accumulate) {
-    _tile_loadd(0, c, row);
-    _tile_loadd(1, c + 16, row);
+  if (tile.from) {
+    const float *from = tile.from, *low = from + 16 * tile.from_stride;
+    const int64_t row = tile.from_stride * 4;
+    _tile_loadd(0, from, row);
+    _tile_loadd(1, from + 16, row);
     _tile_loadd(2, low, row);
     _tile_loadd(3, low + 16, row);
   } else if (tile.bias) {
@@ -145,6 +145,8 @@ SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
+  float *c = tile.c, *low = c + 16 * tile.stride;
+  const int64_t row = tile.stride * 4;
   _tile_stored(0, c, row);
   _tile_stored(1, c + 16, row);
   _tile_stored(2, low, row);

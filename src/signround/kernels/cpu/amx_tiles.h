@@ -39,9 +39,9 @@ void start() noexcept;
 void stop() noexcept;
 
 // C (32, 32) = A * B over `depth` tiles along k; B is packed. A is a packed panel, or lies in
-// memory as 32 whole rows of k values with `a_stride` values from one to the next. What C starts
-// from: its own values with `accumulate`, else 32 values of `bias` in every row, else (bias is
-// null) zero.
+// memory as 32 whole rows of k values with `a_stride` values from one to the next. C starts from
+// the 32 x 32 sums at `from`; where that is null from 32 values of `bias` in every row; where both
+// are null from zero.
 struct Tile {
   const BF16* a;
   int64_t a_stride = 0;  // 0: packed
@@ -49,8 +49,9 @@ struct Tile {
   const BF16* next_b;  // what the next product will read, to be fetched ahead
   int64_t depth;
   float* c;
-  int64_t stride;
-  bool accumulate;
+  int64_t stride;     // of C, in values
+  const float* from;  // may be c
+  int64_t from_stride;
   const float* bias;
 };
 void multiply(const Tile& tile) noexcept;

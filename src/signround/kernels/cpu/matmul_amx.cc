@@ -37,17 +37,21 @@ class AmxPlan : public MatmulPlan {
     const int64_t panels = std::max<int64_t>(1, strip.bytes / (depth_ * kStep * 2));
     m_ = std::min(up(s.m, kPanel), panels);
     n_ = std::min(up(s.n, kPanel), panels);
+    packs_blocks_ = !in_place_ && up(n_, Split(m_, n_, false).cols) <= 2 * amx::kBlockColumns;
   }
 
   // Of an A that is read in place only the last panel is written.
   int64_t workspace_bytes() const {
-    const int64_t panels_a = !in_place_ ? m_ : s_.m % kPanel == 0 ? 0 : 1;
-    return (panels_a + n_) * depth_ * kStep * 2 + (s_.bias ? up(s_.n, kPanel) * kPanel * 4 : 0);
+    const int64_t panels_a = in_place_ ? (s_.m % kPanel != 0) : packs_blocks_ ? 0 : m_;
+    const int64_t of_block =
+        (packs_blocks_ ? kBlockPanels * 2 : 0) + (depth_ > kBlockDepth ? amx::kBlockSums * 4 : 0);
+    return (panels_a + n_) * depth_ * kStep * 2 + (s_.bias ? up(s_.n, kPanel) * kPanel * 4 : 0) +
+           num_threads() * of_block;
   }
 
   void run(const void* a, const void* b, const float* bias, float* c) const override {
     Workspace& w = amx::workspace();
-    const Packed packed{Workspace::room<BF16>(w.a, m_ * depth_ * kStep),
+    const Packed packed{Workspace::room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
                         Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c) : nullptr;
     amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, c, [&](const Strip& strip) {
@@ -76,7 +80,8 @@ class AmxPlan : public MatmulPlan {
 
   // Of an A that is read in place only the last panel, if it is not whole.
   void pack(const Strip& s, const Packed& to) const {
-    const int64_t first_a = in_place_ ? s.m / kPanel : 0, end_a = up(s.m, kPanel);
+    const int64_t end_a = packs_blocks_ ? 0 : up(s.m, kPanel),
+                  first_a = in_place_ ? s.m / kPanel : 0;
     const int64_t of_a = s.new_x ? end_a - first_a : 0, of_b = s.new_y ? up(s.n, kPanel) : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
       if (begin < of_a) amx::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), to.a);
@@ -84,64 +89,106 @@ class AmxPlan : public MatmulPlan {
     });
   }
 
-  // Where nothing of A is packed and every thread has columns of its own, it packs what it needs of
-  // B itself: threads wait for each other once, not twice.
+  // Where nothing of A is packed for all and every thread has columns of its own, it packs what it
+  // needs of B itself: threads wait for each other once, not twice.
   void multiply(const Strip& s, const Packed& packed, const float* bias) const {
     const bool whole_a_in_place = in_place_ && s.m % kPanel == 0;
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const Split split(panels_m, panels_n, whole_a_in_place);
-    const bool pack_own = whole_a_in_place && split.rows == 1;
+    const bool pack_own = (whole_a_in_place || packs_blocks_) && split.rows == 1;
     if (!pack_own) pack(s, packed);
     amx::for_each_share(
         split, panels_m, panels_n, [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           if (pack_own && s.new_y) amx::pack_b(s.y, n0, n1, packed.b);
-          amx::for_each_block(m0, m1, n0, n1, up(s.k, kDepth), kBlockDepth,
-                              [&](auto... block) { multiply_block(s, packed, bias, block...); });
+          Workspace& w = amx::workspace();
+          Block block{.a = packs_blocks_ ? Workspace::room<BF16>(w.block, kBlockPanels) : nullptr};
+          if (depth_ > kBlockDepth) block.sums = Workspace::room<float>(w.sums, amx::kBlockSums);
+          amx::for_each_block(
+              m0, m1, n0, n1, up(s.k, kDepth), kBlockDepth,
+              [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t k0, int64_t k1) {
+                block.m0 = i0, block.m1 = i1, block.n0 = j0, block.n1 = j1;
+                block.k0 = k0, block.k1 = k1;
+                if (packs_blocks_) pack_block(s.x, block);
+                multiply_block(s, packed, bias, block);
+              });
         });
   }
 
-  void multiply_block(const Strip& s, const Packed& packed, const float* bias, int64_t m0,
-                      int64_t m1, int64_t n0, int64_t n1, int64_t k0, int64_t k1) const {
+  // Panels and tiles of a block, and what its thread keeps for it.
+  struct Block {
+    BF16* a = nullptr;      // its panels of A, if they are packed block by block
+    float* sums = nullptr;  // of its values between pieces of k, tile by tile: C's rows often lie a
+                            // power of two of bytes apart, and then few fit in the caches at a time
+    int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0, k0 = 0, k1 = 0;
+  };
+
+  static void pack_block(const amx::Operand& x, const Block& b) {
+    amx::Operand part = x;
+    const int64_t row = b.m0 * kPanel, k = b.k0 * kDepth;
+    part.data += x.k_major ? k * x.stride + row : row * x.stride + k;
+    part.outer -= row;
+    part.k = std::min(x.k, b.k1 * kDepth) - k;
+    amx::pack_a(part, 0, b.m1 - b.m0, b.a);
+  }
+
+  void multiply_block(const Strip& s, const Packed& packed, const float* bias,
+                      const Block& b) const {
     const int64_t depth = up(s.k, kDepth);
-    for (int64_t i = m0; i < m1; ++i) {
+    const bool first = b.k0 == 0, last = b.k1 == depth;
+    for (int64_t i = b.m0; i < b.m1; ++i) {
       const int64_t rows = std::min(kPanel, s.m - i * kPanel);
       const bool in_place = in_place_ && rows == kPanel;
-      const BF16* a = in_place ? s.x.data + i * kPanel * s_.lda + k0 * kDepth
-                               : packed.a + (i * depth + k0) * kStep;
-      for (int64_t j = n0; j < n1; ++j) {
+      const BF16* a = in_place        ? s.x.data + i * kPanel * s_.lda + b.k0 * kDepth
+                      : packs_blocks_ ? b.a + (i - b.m0) * (b.k1 - b.k0) * kStep
+                                      : packed.a + (i * depth + b.k0) * kStep;
+      for (int64_t j = b.n0; j < b.n1; ++j) {
+        const int64_t next_j = j + 1 < b.n1 ? j + 1 : b.n0,
+                      cols = std::min(kPanel, s.n - j * kPanel);
+        float* sums =
+            b.sums ? b.sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel : nullptr;
         amx::Tile tile{.a = a,
                        .a_stride = in_place ? s_.lda : 0,
-                       .b = packed.b + (j * depth + k0) * kStep,
-                       .next_b = packed.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kStep,
-                       .depth = k1 - k0,
-                       .c = s.c + i * kPanel * s_.ldc + j * kPanel,
-                       .stride = s_.ldc,
-                       .accumulate = s.accumulate || k0 > 0,
+                       .b = packed.b + (j * depth + b.k0) * kStep,
+                       .next_b = packed.b + (next_j * depth + b.k0) * kStep,
+                       .depth = b.k1 - b.k0,
+                       .c = sums,
+                       .stride = kPanel,
+                       .from = first ? nullptr : sums,
+                       .from_stride = kPanel,
                        .bias = bias ? bias + j * kPanel : nullptr};
-        const int64_t cols = std::min(kPanel, s.n - j * kPanel);
-        if (rows == kPanel && cols == kPanel)
-          amx::multiply(tile);
-        else
-          multiply_edge(tile, rows, cols);
+        float* c = s.c + i * kPanel * s_.ldc + j * kPanel;
+        if (rows < kPanel || cols < kPanel) {
+          multiply_edge(tile, rows, cols, first && s.accumulate ? c : nullptr, last ? c : nullptr);
+          continue;
+        }
+        if (first && s.accumulate) tile.from = c, tile.from_stride = s_.ldc;
+        if (last) tile.c = c, tile.stride = s_.ldc;
+        amx::multiply(tile);
       }
     }
   }
 
-  // A panel that reaches beyond C goes through a copy.
-  static void multiply_edge(amx::Tile tile, int64_t rows, int64_t cols) {
+  // A panel that reaches beyond C takes C's values (rows, cols), `from` them or `to` them, through
+  // a copy.
+  void multiply_edge(amx::Tile tile, int64_t rows, int64_t cols, const float* from,
+                     float* to) const {
     alignas(64) float whole[kPanel * kPanel] = {};
     const auto bytes = static_cast<size_t>(cols) * sizeof(float);
-    float* c = tile.c;
-    const int64_t stride = tile.stride;
-    if (tile.accumulate)
-      for (int64_t i = 0; i < rows; ++i) std::memcpy(whole + i * kPanel, c + i * stride, bytes);
-    tile.c = whole, tile.stride = kPanel;
+    if (from) {
+      for (int64_t i = 0; i < rows; ++i) std::memcpy(whole + i * kPanel, from + i * s_.ldc, bytes);
+      tile.from = whole;
+    }
+    if (to) tile.c = whole;
     amx::multiply(tile);
-    for (int64_t i = 0; i < rows; ++i) std::memcpy(c + i * stride, whole + i * kPanel, bytes);
+    if (to)
+      for (int64_t i = 0; i < rows; ++i) std::memcpy(to + i * s_.ldc, whole + i * kPanel, bytes);
   }
+
+  static constexpr int64_t kBlockPanels = amx::kBlockRows * kBlockDepth * kStep;
 
   MatmulSpec s_;
   bool in_place_;          // tiles of A are read from where it lies
+  bool packs_blocks_;      // A is packed block by block, by the thread that reads it, since few do
   int64_t depth_, m_, n_;  // of a strip: tiles along k, panels of A and of B
 };
 
