@@ -624,6 +624,9 @@ float* Program::input() {
 const float* Program::output() const {
   return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.output())]));
 }
+float* Program::output() {
+  return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.output())]));
+}
 float* Program::output_gradient() {
   require(impl_->options.train, "program", "was planned without backward()");
   return static_cast<float*>(impl_->pointer(impl_->gradient[Impl::at(impl_->graph.output())]));

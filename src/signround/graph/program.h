@@ -56,6 +56,7 @@ class Program {
   int64_t rows() const;
   float* input();               // (rows, cols): fill before forward
   const float* output() const;  // (rows, cols): valid after forward, until the next forward
+  float* output();
   float* output_gradient();     // (rows, cols): fill before backward; backward overwrites it
   const float* input_gradient() const;
 

@@ -90,8 +90,8 @@ class Distiller {
     require(valid > 0, "distill", "no token of the samples counts in the loss");
     const double sum = head_.run(
         saved_.back().data(), rows_, mask, static_cast<float>(1.0 / static_cast<double>(valid)),
-        [&](int64_t first, int64_t rows, float* logits) {
-          copy(head_.logits(target_.data() + first * hidden_, rows), rows, head_.vocab(), logits);
+        [&](int64_t first, int64_t rows) {
+          return head_.reference_logits(target_.data() + first * hidden_, rows);
         },
         gradient_.data());
     for (int64_t i = blocks_ - 1; i >= first_; --i) backward(i, lr);

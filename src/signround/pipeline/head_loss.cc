@@ -7,14 +7,23 @@
 namespace signround {
 namespace {
 
-ProgramOptions options_of(const Graph& graph, DType compute) {
+ProgramOptions options_of(const Graph& graph, DType compute, bool train) {
   ProgramOptions options{.batch = 1,
                          .seq_len = HeadLoss::kRows,
                          .compute = compute,
-                         .train = true,
-                         .input_gradient = true};
+                         .train = train,
+                         .input_gradient = train};
   for (const auto& param : graph.linear_params()) options.untuned.insert(param.name);
   return options;
+}
+
+// Of hidden states (rows, hidden); what is left of the program's rows is zero.
+float* run_head(Program& program, const BlockWeights& weights, const float* hidden, int64_t rows,
+                int64_t cols) {
+  std::copy_n(hidden, rows * cols, program.input());
+  std::fill(program.input() + rows * cols, program.input() + program.rows() * cols, 0.0f);
+  program.forward(weights);
+  return program.output();
 }
 
 }  // namespace
@@ -22,19 +31,16 @@ ProgramOptions options_of(const Graph& graph, DType compute) {
 HeadLoss::HeadLoss(const Checkpoint& source, const Architecture& architecture, DType compute)
     : graph_(architecture.head()),
       weights_(graph_, compute),
-      program_(graph_, options_of(graph_, compute)),
+      program_(graph_, options_of(graph_, compute, true)),
+      reference_(graph_, options_of(graph_, compute, false)),
       hidden_(architecture.hidden),
       vocab_(architecture.vocab),
-      reference_(static_cast<size_t>(kRows * vocab_)),
       rows_(kRows) {
   load_weights(source, graph_, weights_);
 }
 
-const float* HeadLoss::logits(const float* hidden, int64_t rows) {
-  std::copy_n(hidden, rows * hidden_, program_.input());
-  std::fill(program_.input() + rows * hidden_, program_.input() + kRows * hidden_, 0.0f);
-  program_.forward(weights_);
-  return program_.output();
+float* HeadLoss::reference_logits(const float* hidden, int64_t rows) {
+  return run_head(reference_, weights_, hidden, rows, hidden_);
 }
 
 double HeadLoss::run(const float* hidden, int64_t rows, std::span<const uint8_t> mask, float scale,
@@ -44,9 +50,8 @@ double HeadLoss::run(const float* hidden, int64_t rows, std::span<const uint8_t>
     const int64_t count = std::min(kRows, rows - first);
     const auto part =
         mask.empty() ? mask : mask.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
-    reference(first, count, reference_.data());
-    const RowsIn model{logits(hidden + first * hidden_, count), vocab_},
-        ref{reference_.data(), vocab_};
+    const RowsIn ref{reference(first, count), vocab_},
+        model{run_head(program_, weights_, hidden + first * hidden_, count, hidden_), vocab_};
     timings_.timed("head kl", 0, [&] {
       const std::span<KlRow> found(rows_.data(), static_cast<size_t>(count));
       kl_fwd(count, vocab_, model, ref, {}, found);
@@ -64,17 +69,19 @@ double HeadLoss::run(const float* hidden, int64_t rows, std::span<const uint8_t>
 }
 
 void HeadLoss::add_timings(Timings& timings) const {
-  for (OpTiming t : program_.timings()) {
-    t.name = "head " + t.name;
-    timings.add({t});
-  }
+  for (const Program* program : {&program_, &reference_})
+    for (OpTiming t : program->timings()) {
+      t.name = "head " + t.name;
+      timings.add({t});
+    }
   timings.add(timings_.all());
 }
 
 int64_t HeadLoss::bytes_needed(const Architecture& architecture, DType compute) {
   const Graph head = architecture.head();
   return BlockWeights::bytes_needed(head, compute, false) +
-         Program::bytes_needed(head, options_of(head, compute)) + kRows * architecture.vocab * 4;
+         Program::bytes_needed(head, options_of(head, compute, true)) +
+         Program::bytes_needed(head, options_of(head, compute, false));
 }
 
 }  // namespace signround

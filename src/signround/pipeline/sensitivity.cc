@@ -159,14 +159,15 @@ class Measure {
       inputs_.back().gather(s, 1, hidden.data());
       head.run(
           hidden.data(), length_, mask_of(s), 1.0f,
-          [&](int64_t first, int64_t rows, float* reference) {
-            const float* logits = head.logits(hidden.data() + first * hidden_, rows);
+          [&](int64_t first, int64_t rows) {
+            float* logits = head.reference_logits(hidden.data() + first * hidden_, rows);
             std::vector<double> at(static_cast<size_t>(rows));
             for (double& u : at) u = static_cast<double>(random.next_u64() >> 11) * 0x1p-53;
             parallel_for(rows, 8, [&](int64_t begin, int64_t end) {
               for (int64_t r = begin; r < end; ++r)
-                draw(logits + r * vocab, vocab, at[static_cast<size_t>(r)], reference + r * vocab);
+                draw(logits + r * vocab, vocab, at[static_cast<size_t>(r)]);
             });
+            return logits;
           },
           gradient.data());
       gradients_.scatter(s, 1, gradient.data());
@@ -174,8 +175,8 @@ class Measure {
     inputs_.pop_back();
   }
 
-  // Logits of a distribution with all weight on the label that u in [0, 1) chooses.
-  static void draw(const float* logits, int64_t vocab, double u, float* reference) {
+  // Leaves the logits of a distribution with all weight on the label that u in [0, 1) chooses.
+  static void draw(float* logits, int64_t vocab, double u) {
     const float most = *std::max_element(logits, logits + vocab);
     double sum = 0;
     for (int64_t v = 0; v < vocab; ++v) sum += std::exp(logits[v] - most);
@@ -185,8 +186,8 @@ class Measure {
       left -= std::exp(logits[label] - most);
       if (left < 0) break;
     }
-    std::fill(reference, reference + vocab, -1e30f);
-    reference[label] = 0;
+    std::fill(logits, logits + vocab, -1e30f);
+    logits[label] = 0;
   }
 
   // Sums of squares of what each linear layer reads.
