@@ -1,7 +1,6 @@
 #include "signround/quant/scale_start.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <mutex>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/fake_quant.h"
+#include "signround/kernels/cpu/grid_loss.h"
 #include "signround/quant/grid.h"
 #include "signround/quant/rtn.h"
 
@@ -28,13 +28,6 @@ float factor(int i) {
          (kLargestFactor - kSmallestFactor) * static_cast<float>(i) / (kFactors - 1);
 }
 
-// Half to even for |x| < 2^22, which clamped codes are. Plain arithmetic, so that the loops below
-// become vectors.
-float nearest(float x) {
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
-  return (x + kShift) - kShift;
-}
-
 // One group, padded to whole lanes by weights of importance 0.
 struct Group {
   std::vector<float> x, importance;
@@ -44,110 +37,97 @@ struct Group {
       : x(static_cast<size_t>((n + kLanes - 1) / kLanes * kLanes)), importance(x.size()) {}
 };
 
-using Sums = std::array<float, kLanes>;
-double total(const Sums& sums) {
-  double sum = 0;
-  for (float s : sums) sum += static_cast<double>(s);
-  return sum;
-}
-
 struct Trial {
   float scale = 0, zero = 0;  // never 0; a whole number
-  double loss = 0;
 };
-
-double loss_of(const Group& group, float scale, float zero, float last) {
-  const float lo = -zero, hi = last - zero;
-  Sums sums{};
-  for (int64_t i = 0; i < group.padded; i += kLanes) {
-    const float *x = group.x.data() + i, *importance = group.importance.data() + i;
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const float q = nearest(std::min(std::max(x[j] / scale, lo), hi));
-      const float e = scale * q - x[j];
-      sums[static_cast<size_t>(j)] += importance[j] * e * e;
-    }
-  }
-  return total(sums);
-}
-
-// Sums over the group that a weighted fit of x by q = code - zero needs.
-struct Fit {
-  double w = 0, q = 0, qq = 0, x = 0, xq = 0;
-};
-
-Fit fit_of(const Group& group, const Trial& trial, float last) {
-  const float lo = -trial.zero, hi = last - trial.zero;
-  Sums w{}, q1{}, qq{}, x1{}, xq{};
-  for (int64_t i = 0; i < group.padded; i += kLanes) {
-    const float *x = group.x.data() + i, *importance = group.importance.data() + i;
-    for (size_t j = 0; j < kLanes; ++j) {
-      const float q = nearest(std::min(std::max(x[j] / trial.scale, lo), hi));
-      w[j] += importance[j];
-      q1[j] += importance[j] * q;
-      qq[j] += importance[j] * q * q;
-      x1[j] += importance[j] * x[j];
-      xq[j] += importance[j] * x[j] * q;
-    }
-  }
-  return {total(w), total(q1), total(qq), total(x1), total(xq)};
-}
 
 class Search {
  public:
   explicit Search(const QuantScheme& scheme)
       : scheme_(scheme), last_(static_cast<float>(scheme.max_code())) {}
 
-  GroupGrid<float> best(const Group& group, GroupRange<float> range) const {
+  GroupGrid<float> best(const Group& group, GroupRange<float> range) {
     GroupGrid<float> grid = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
-    Trial best{grid.scale, grid.zero, loss_of(group, grid.scale, grid.zero, last_)};
+    trials_.assign(1, {grid.scale, grid.zero});
     for (int i = 0; i < kFactors; ++i) {
       if (scheme_.symmetry == Symmetry::kAsym) {
         const auto narrow = group_grid_fwd<float>(scheme_, range, factor(i), factor(i));
-        keep_better(group, narrow.scale, narrow.zero, best);
+        add_trial(narrow.scale, narrow.zero);
         continue;
       }
       const float scale = grid.scale * factor(i);
-      keep_better(group, scale, grid.zero, best);
-      if (scheme_.symmetry == Symmetry::kFullRange) keep_better(group, -scale, grid.zero, best);
+      add_trial(scale, grid.zero);
+      if (scheme_.symmetry == Symmetry::kFullRange) add_trial(-scale, grid.zero);
     }
+    find_losses(group);
+    const size_t least =
+        static_cast<size_t>(std::min_element(losses_.begin(), losses_.end()) - losses_.begin());
+    Trial best = trials_[least];
+    float loss = losses_[least];
     for (int i = 0; i < kRefits; ++i)
-      if (!refit(group, best)) break;
+      if (!refit(group, best, loss)) break;
     grid.scale = best.scale;
     grid.zero = best.zero;
     return grid;
   }
 
  private:
-  bool keep_better(const Group& group, float scale, float zero, Trial& best) const {
+  void add_trial(float scale, float zero) {
     scale = floored_scale(scale, scheme_.scale_dtype);
-    if (scheme_.symmetry != Symmetry::kFullRange && scale < 0) return false;
-    const double loss = loss_of(group, scale, zero, last_);
-    if (!(loss < best.loss)) return false;
-    best = {scale, zero, loss};
+    if (scheme_.symmetry == Symmetry::kFullRange || scale > 0) trials_.push_back({scale, zero});
+  }
+
+  kernels::TrialGrid grid_of(const Trial& trial) const {
+    return {trial.scale, -trial.zero, last_ - trial.zero};
+  }
+
+  void find_losses(const Group& group) {
+    grids_.clear();
+    for (const Trial& trial : trials_) grids_.push_back(grid_of(trial));
+    losses_.resize(trials_.size());
+    kernel_.losses(group.x.data(), group.importance.data(), group.padded, grids_, losses_.data());
+  }
+
+  bool keep_better(const Group& group, float scale, float zero, Trial& best, float& loss) {
+    trials_.clear();
+    add_trial(scale, zero);
+    if (trials_.empty()) return false;
+    find_losses(group);
+    if (!(losses_[0] < loss)) return false;
+    best = trials_[0];
+    loss = losses_[0];
     return true;
   }
 
   // Least squares with the codes of `best` held: x = scale * q, or x = scale * (q - shift) where
   // the zero point is free.
-  bool refit(const Group& group, Trial& best) const {
-    const Fit f = fit_of(group, best, last_);
+  bool refit(const Group& group, Trial& best, float& loss) {
+    const kernels::FitSums sums =
+        kernel_.fit(group.x.data(), group.importance.data(), group.padded, grid_of(best));
+    const double w = static_cast<double>(sums.w), q = static_cast<double>(sums.q),
+                 qq = static_cast<double>(sums.qq), x = static_cast<double>(sums.x),
+                 xq = static_cast<double>(sums.xq);
     if (scheme_.symmetry == Symmetry::kAsym) {
-      const double determinant = f.w * f.qq - f.q * f.q;
-      const double slope = determinant > 0 ? (f.w * f.xq - f.q * f.x) / determinant : 0;
+      const double determinant = w * qq - q * q;
+      const double slope = determinant > 0 ? (w * xq - q * x) / determinant : 0;
       if (slope > 0) {
-        const double shift = (f.q * slope - f.x) / (f.w * slope);
+        const double shift = (q * slope - x) / (w * slope);
         const double zero = std::nearbyint(static_cast<double>(best.zero) + shift);
         if (keep_better(group, static_cast<float>(slope),
-                        static_cast<float>(std::clamp(zero, 0.0, static_cast<double>(last_))),
-                        best))
+                        static_cast<float>(std::clamp(zero, 0.0, static_cast<double>(last_))), best,
+                        loss))
           return true;
       }
     }
-    return f.qq > 0 && keep_better(group, static_cast<float>(f.xq / f.qq), best.zero, best);
+    return qq > 0 && keep_better(group, static_cast<float>(xq / qq), best.zero, best, loss);
   }
 
   QuantScheme scheme_;
   float last_;
+  const kernels::GridLossKernel& kernel_ = kernels::grid_loss_kernel();
+  std::vector<Trial> trials_;  // of the group in work; what follows is of these
+  std::vector<kernels::TrialGrid> grids_;
+  std::vector<float> losses_;
 };
 
 std::vector<float> channel_importance(const float* given, int64_t in) {
@@ -178,11 +158,11 @@ QuantizedLinear search_rows(const W* w, int64_t out, int64_t in, const QuantSche
   const std::vector<float> importance = channel_importance(given, in);
   const auto& functions = kernels::fake_quant_functions<float>();
   const int64_t size = scheme.group(in), groups = scheme.groups(in);
-  const Search search(scheme);
   std::mutex mutex;
   NonFinite all;
   parallel_for(out, 1, [&](int64_t begin, int64_t end) {
     Group group(size);
+    Search search(scheme);
     NonFinite found;
     for (int64_t k = begin * groups; k < end * groups; ++k) {
       const int64_t column = k % groups * size, at = k / groups * in + column;
