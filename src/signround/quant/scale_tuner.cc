@@ -15,7 +15,7 @@ void FactorTuner::step(std::span<const float> gradient, std::span<const float> v
           " values, expected ", log_factor_.size());
   const double corrected = corrected_scale_lr(lr, ++steps_);
   for (size_t i = 0; i < log_factor_.size(); ++i)
-    log_factor_[i] += adam_change(
+    log_factor_[i] += kernels::adam_change(
         moments_[i], static_cast<double>(gradient[i]) * static_cast<double>(value[i]), corrected);
 }
 
@@ -44,8 +44,11 @@ void ScaleTuner::step(const QuantizedLinear& linear, const float* d_weight, int6
               stride >= in,
           "scale_tuner", "a layer of another size or scheme");
   const double corrected = corrected_scale_lr(lr, ++steps_);
+  const kernels::ScaleLimits limits{scheme_.scale_dtype, scale_floor_of(scheme_.scale_dtype)};
   const auto& kernel = kernels::codes_kernel();
+  const auto& scales_kernel = kernels::scale_step_kernel();
   parallel_for(linear.out, 16, [&](int64_t begin, int64_t end) {
+    std::vector<double> gradient(static_cast<size_t>(groups));
     for (int64_t r = begin; r < end; ++r) {
       const float* d_row = d_weight + r * stride;
       const uint8_t* codes = linear.codes.data() + r * in;
@@ -56,12 +59,13 @@ void ScaleTuner::step(const QuantizedLinear& linear, const float* d_weight, int6
         const int64_t first = g * group;
         const double sum =
             kernel.dot(d_row + first, codes + first, std::min(in - first, group), zero);
-        log_factor_[k] +=
-            adam_change(moments_[k], sum * static_cast<double>(scales_[k]), corrected);
-        scales_[k] = log_factor_[k] == 0 ? start_[k]
-                                         : floored_scale(start_[k] * std::exp(log_factor_[k]),
-                                                         scheme_.scale_dtype);
+        gradient[static_cast<size_t>(g)] = sum * static_cast<double>(scales_[k]);
       }
+      const int64_t k = r * groups;
+      scales_kernel.move(groups, gradient.data(), corrected, moments_.data() + k,
+                         log_factor_.data() + k);
+      scales_kernel.scales(groups, log_factor_.data() + k, start_.data() + k, limits,
+                           scales_.data() + k);
     }
   });
 }

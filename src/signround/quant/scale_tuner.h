@@ -6,38 +6,22 @@
 #include <span>
 #include <vector>
 
+#include "signround/kernels/cpu/scale_step.h"
 #include "signround/quant/scheme.h"
 
 namespace signround {
 
-// Of the gradient by the logarithm of one scale: its running mean, and the root of the running mean
-// of its square (f32 would lose the squares of small gradients).
-struct ScaleMoments {
-  float mean = 0, size = 0;
-};
-
-constexpr double kScaleBeta1 = 0.9, kScaleBeta2 = 0.95;
+using kernels::ScaleMoments;
 
 // lr with Adam's correction for means that began at 0; step counts from 1.
 inline double corrected_scale_lr(double lr, int64_t step) {
   const double t = static_cast<double>(step);
-  return lr * std::sqrt(1 - std::pow(kScaleBeta2, t)) / (1 - std::pow(kScaleBeta1, t));
+  return lr * std::sqrt(1 - std::pow(kernels::kScaleBeta2, t)) /
+         (1 - std::pow(kernels::kScaleBeta1, t));
 }
 
-// The change of the logarithm. A gradient that is not finite changes nothing.
-inline float adam_change(ScaleMoments& moments, double gradient, double corrected_lr) {
-  if (!std::isfinite(gradient)) return 0;
-  const double mean =
-      kScaleBeta1 * static_cast<double>(moments.mean) + (1 - kScaleBeta1) * gradient;
-  const double root = static_cast<double>(moments.size);
-  const double size =
-      std::sqrt(kScaleBeta2 * root * root + (1 - kScaleBeta2) * gradient * gradient);
-  moments = {static_cast<float>(mean), static_cast<float>(size)};
-  return size == 0 ? 0.0f : static_cast<float>(-corrected_lr * mean / size);
-}
-
-// Factors of single numbers, such as a norm's weights: value = start * exp(t), each t moved by Adam as
-// a scale's logarithm is.
+// Factors of single numbers, such as a norm's weights: value = start * exp(t), each t moved by Adam
+// as a scale's logarithm is.
 class FactorTuner {
  public:
   explicit FactorTuner(size_t count) : log_factor_(count), moments_(count) {}

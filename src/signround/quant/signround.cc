@@ -170,6 +170,10 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
+kernels::ScaleLimits SignRoundSlot::scale_limits() const {
+  return {scheme_.scale_dtype, scale_floor_of(scheme_.scale_dtype)};
+}
+
 // The grid of group k under these range parameters: (2, out, groups) alpha and beta, or (out,
 // groups) log factors.
 GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters) const {
@@ -177,19 +181,27 @@ GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters
     return group_grid_fwd<float>(scheme_, range_.as<GroupRange<float>>()[k], range_parameters[k],
                                  range_parameters[groups_all_ + k]);
   GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
-  if (range_parameters[k] != 0)
-    grid.scale = floored_scale(grid.scale * std::exp(range_parameters[k]), scheme_.scale_dtype);
+  const float start = grid.scale;
+  kernels::scale_step_kernel().scales(1, range_parameters + k, &start, scale_limits(), &grid.scale);
   return grid;
 }
 
-// The free scale of group k. d loss / d t = scale d loss / d scale; what a scale's rounding and its
-// floor do to it is passed by, so that a scale at the floor can leave it. lr holds Adam's
-// correction of the means' start.
-void SignRoundSlot::step_scale(int64_t k, double lr, const kernels::GroupGrad& grad) {
-  GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
-  const double gradient = static_cast<double>(grad.scale) * static_cast<double>(grid.scale);
-  parameters_.as<float>()[out_ * in_ + k] += adam_change(adam_.as<ScaleMoments>()[k], gradient, lr);
-  grid = grid_of(k, log_factor());
+// The free scales of groups [k, k + count). d loss / d t = scale d loss / d scale; what a scale's
+// rounding and its floor do to it is passed by, so that a scale at the floor can leave it.
+void SignRoundSlot::step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count,
+                                double lr, const kernels::GroupGrad* grads) {
+  double gradient[kBatchGroups];
+  float start[kBatchGroups], scale[kBatchGroups];
+  const GroupGrid<float>* first = range_.as<GroupGrid<float>>() + k;
+  GroupGrid<float>* grid = grid_.as<GroupGrid<float>>() + k;
+  for (int64_t i = 0; i < count; ++i) {
+    gradient[i] = static_cast<double>(grads[i].scale) * static_cast<double>(grid[i].scale);
+    start[i] = first[i].scale;
+  }
+  float* t = parameters_.as<float>() + out_ * in_ + k;
+  kernel.move(count, gradient, lr, adam_.as<ScaleMoments>() + k, t);
+  kernel.scales(count, t, start, scale_limits(), scale);
+  for (int64_t i = 0; i < count; ++i) grid[i].scale = scale[i];
 }
 
 // alpha, beta and the grid of group k.
@@ -220,6 +232,7 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
   const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
   const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
   const double scale_lr = corrected_scale_lr(decay * options_.scale_lr, steps_);
+  const auto& scales = kernels::scale_step_kernel();
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
   const W* w = w_.as<W>();
   float* v = parameters_.as<float>();
@@ -238,13 +251,11 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
                                 code_grid(grid[row * groups_ + g], max_code), v_step, v + at,
                                 buffer == nullptr ? nullptr : buffer + at);
         }
-        if (options_.minmax_tuning)
-          for (int64_t g = first; g < last; ++g) {
-            if (free())
-              step_scale(row * groups_ + g, scale_lr, grads[g - first]);
-            else
-              step_range(row * groups_ + g, range_step, grads[g - first]);
-          }
+        if (options_.minmax_tuning && free())
+          step_scales(scales, row * groups_ + first, last - first, scale_lr, grads);
+        else if (options_.minmax_tuning)
+          for (int64_t g = first; g < last; ++g)
+            step_range(row * groups_ + g, range_step, grads[g - first]);
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
           write_group(functions, w + at, v + at, std::min(group_, in_ - column),

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "signround/kernels/cpu/fake_quant.h"
+#include "signround/kernels/cpu/scale_step.h"
 #include "signround/quant/non_finite.h"
 #include "signround/quant/slot.h"
 #include "signround/tensor/buffer.h"
@@ -79,7 +80,9 @@ class SignRoundSlot : public WeightSlot {
   void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
                  int64_t stride);
   void step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad);
-  void step_scale(int64_t k, double lr, const kernels::GroupGrad& grad);
+  kernels::ScaleLimits scale_limits() const;
+  void step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count, double lr,
+                   const kernels::GroupGrad* grads);
   template <class Body>
   void with_types(DType dtype, Body&& body) const;
   template <class W>

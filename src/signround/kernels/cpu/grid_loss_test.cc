@@ -77,16 +77,18 @@ TEST(GridLoss, AllKernelsGiveTheReferencesBits) {
         const std::vector<TrialGrid> grids = grids_of(count);
         std::vector<float> want(grids.size()), got(grids.size());
         grid_losses_ref(in.x.data(), in.w.data(), n, grids, want.data());
-        kernel.losses(in.x.data(), in.w.data(), n, grids, got.data());
-        for (size_t t = 0; t < grids.size(); ++t) {
-          EXPECT_EQ(std::bit_cast<uint32_t>(got[t]), std::bit_cast<uint32_t>(want[t]))
-              << kernel.name << " " << n << " " << t;
-          const FitSums a = kernel.fit(in.x.data(), in.w.data(), n, grids[t]),
-                        b = grid_fit_ref(in.x.data(), in.w.data(), n, grids[t]);
-          EXPECT_TRUE(a.w == b.w && a.q == b.q && a.qq == b.qq && a.x == b.x && a.xq == b.xq)
-              << kernel.name << " " << n << " " << t;
-          ++compared;
-        }
+        for_each_hwy_target([&](const char* target) {
+          kernel.losses(in.x.data(), in.w.data(), n, grids, got.data());
+          for (size_t t = 0; t < grids.size(); ++t) {
+            EXPECT_EQ(std::bit_cast<uint32_t>(got[t]), std::bit_cast<uint32_t>(want[t]))
+                << kernel.name << " on " << target << ", " << n << ", " << t;
+            const FitSums a = kernel.fit(in.x.data(), in.w.data(), n, grids[t]),
+                          b = grid_fit_ref(in.x.data(), in.w.data(), n, grids[t]);
+            EXPECT_TRUE(a.w == b.w && a.q == b.q && a.qq == b.qq && a.x == b.x && a.xq == b.xq)
+                << kernel.name << " on " << target << ", " << n << ", " << t;
+            ++compared;
+          }
+        });
       }
   }
   EXPECT_GE(compared, 5 * 14);
