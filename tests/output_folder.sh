@@ -74,7 +74,8 @@ same cut before
 # Two runs into one OUT: the second is refused and the first goes on.
 "$SIGNROUND" quantize "$tiny" "${small[@]}" --iters 30 -o shared >out1.txt 2>err1.txt &
 pid=$!
-while [ ! -e shared/.signround/lock ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
+# The file is there a moment before it is held; the number of the process is in it after that.
+while [ ! -s shared/.signround/lock ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
 kill -STOP $pid
 refuses 6 "is held by process $pid" quantize "$tiny" "${small[@]}" --iters 30 -o shared
 kill -CONT $pid

@@ -25,6 +25,7 @@
 #include <complex>
 
 #include "signround/kernels/cpu/fake_quant.h"
+#include "signround/kernels/cpu/scale_step.h"
 #include "signround/quant/scheme.h"
 #include "signround/tensor/dtype.h"
 
@@ -39,6 +40,7 @@ inline double real_part(std::complex<double> v) { return v.real(); }
 float round_scale(float scale, DType scale_dtype);
 // scale_floor() as scale_dtype holds it: 1e-5 is 1.00136e-05 in F16 and in BF16.
 float scale_floor_of(DType scale_dtype);
+kernels::ScaleLimits scale_limits(DType scale_dtype);
 
 // round_scale, and then its magnitude raised to the floor; 0 and -0 give the positive floor.
 float floored_scale(float scale, DType scale_dtype);

@@ -44,7 +44,7 @@ void ScaleTuner::step(const QuantizedLinear& linear, const float* d_weight, int6
               stride >= in,
           "scale_tuner", "a layer of another size or scheme");
   const double corrected = corrected_scale_lr(lr, ++steps_);
-  const kernels::ScaleLimits limits{scheme_.scale_dtype, scale_floor_of(scheme_.scale_dtype)};
+  const kernels::ScaleLimits limits = scale_limits(scheme_.scale_dtype);
   const auto& kernel = kernels::codes_kernel();
   const auto& scales_kernel = kernels::scale_step_kernel();
   parallel_for(linear.out, 16, [&](int64_t begin, int64_t end) {

@@ -170,10 +170,6 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
-kernels::ScaleLimits SignRoundSlot::scale_limits() const {
-  return {scheme_.scale_dtype, scale_floor_of(scheme_.scale_dtype)};
-}
-
 // The grid of group k under these range parameters: (2, out, groups) alpha and beta, or (out,
 // groups) log factors.
 GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters) const {
@@ -182,7 +178,8 @@ GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters
                                  range_parameters[groups_all_ + k]);
   GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
   const float start = grid.scale;
-  kernels::scale_step_kernel().scales(1, range_parameters + k, &start, scale_limits(), &grid.scale);
+  kernels::scale_step_kernel().scales(1, range_parameters + k, &start,
+                                      scale_limits(scheme_.scale_dtype), &grid.scale);
   return grid;
 }
 
@@ -200,7 +197,7 @@ void SignRoundSlot::step_scales(const kernels::ScaleStepKernel& kernel, int64_t 
   }
   float* t = parameters_.as<float>() + out_ * in_ + k;
   kernel.move(count, gradient, lr, adam_.as<ScaleMoments>() + k, t);
-  kernel.scales(count, t, start, scale_limits(), scale);
+  kernel.scales(count, t, start, scale_limits(scheme_.scale_dtype), scale);
   for (int64_t i = 0; i < count; ++i) grid[i].scale = scale[i];
 }
 

@@ -80,7 +80,6 @@ class SignRoundSlot : public WeightSlot {
   void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
                  int64_t stride);
   void step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad);
-  kernels::ScaleLimits scale_limits() const;
   void step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count, double lr,
                    const kernels::GroupGrad* grads);
   template <class Body>

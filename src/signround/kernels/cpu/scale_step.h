@@ -25,6 +25,11 @@ struct ScaleLimits {
   float smallest;
 };
 
+// The scale as dtype holds it, infinity as its largest number.
+float rounded_scale(float scale, DType dtype) noexcept;
+// That, its magnitude raised to the smallest; 0 and -0 give the positive smallest.
+float limited_scale(float scale, const ScaleLimits& limits) noexcept;
+
 struct ScaleStepKernel {
   std::string_view name;
   const char* (*why_not)();
