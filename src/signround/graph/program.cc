@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "signround/base/error.h"
 #include "signround/graph/arena.h"
@@ -624,9 +625,7 @@ float* Program::input() {
 const float* Program::output() const {
   return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.output())]));
 }
-float* Program::output() {
-  return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.output())]));
-}
+float* Program::output() { return const_cast<float*>(std::as_const(*this).output()); }
 float* Program::output_gradient() {
   require(impl_->options.train, "program", "was planned without backward()");
   return static_cast<float*>(impl_->pointer(impl_->gradient[Impl::at(impl_->graph.output())]));

@@ -15,7 +15,7 @@ namespace signround::kernels::amx {
 inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 
 // Packed operands of the product that this thread runs, and A and the sums of the block that it
-// computes;// kept, since making memory costs page faults.
+// computes; kept, since making memory costs page faults.
 struct Workspace {
   Buffer a, b, bias, steps, block, sums;
   template <class T>
