@@ -47,9 +47,9 @@ struct Run {
 struct LazyMatmul {
   MatmulSpec spec;
   std::unique_ptr<MatmulPlan> plan;
-  void run(const void* a, const void* b, const float* bias, float* c) {
+  void run(const void* a, const void* b, const float* bias, void* c, const float* from = nullptr) {
     if (!plan) plan = make_matmul(spec);
-    plan->run(a, b, bias, c);
+    plan->run(a, b, bias, c, from);
   }
 };
 
@@ -67,6 +67,7 @@ struct Program::Impl {
   Graph graph;
   ProgramOptions options;
   int64_t rows;
+  static constexpr int64_t kRoundedDepth = 4096;
   int num_ops;
   Arena arena;
   std::vector<View> value;     // of each value
@@ -132,7 +133,10 @@ struct Program::Impl {
   void* pointer(const View& v) {
     return static_cast<char*>(arena.at(v.buffer)) + v.col * size_of(v.dtype);
   }
-  RowsIn in(const View& v) { return {static_cast<const float*>(pointer(v)), v.stride}; }
+  RowsIn in(const View& v) {
+    require(v.dtype == DType::kF32, "program", "internal: rows in ", name_of(v.dtype));
+    return {static_cast<const float*>(pointer(v)), v.stride};
+  }
   RowsAny any(const View& v) { return {pointer(v), v.dtype, v.stride}; }
   RowsOut out(const View& v) { return {pointer(v), v.dtype, v.stride}; }
   float* floats(int buffer) { return static_cast<float*>(arena.at(buffer)); }
@@ -190,8 +194,15 @@ struct Program::Impl {
     }
     const View read = cast_input[index] ? cast_input[index] : x;
     if (is_tuned(op(i)) && options.train) touch(read, backward_step(i));
-    fused[index] = make_view(cols, DType::kF32);
+    const AddOp* sum = bias ? nullptr : sum_of(i);
+    fused[index] = make_view(cols, gated_only(o) && rounds(in_cols) ? compute() : DType::kF32);
     touch(fused[index], step);
+    View from;
+    if (sum) {
+      from = value[at(sum->x.id == o.out[0].id ? sum->y : sum->x)];
+      touch(from, step);
+      value[at(sum->out)] = fused[index];
+    }
     int64_t col = 0;
     for (size_t p = 0; p < o.params.size(); ++p) {
       value[at(o.out[p])] = fused[index];
@@ -202,10 +213,12 @@ struct Program::Impl {
                                   .n = cols,
                                   .k = in_cols,
                                   .in = compute(),
+                                  .out = fused[index].dtype,
                                   .trans_b = true,
                                   .lda = read.stride,
                                   .ldb = in_cols,
                                   .ldc = cols,
+                                  .accumulate = sum != nullptr,
                                   .bias = bias});
     const size_t group = count_before<LinearsOp>(i);
     forward.push_back({timing("linears.forward"),
@@ -215,8 +228,35 @@ struct Program::Impl {
                          if (observer) observe(linears, read);
                          const auto& weights = run.weights->group(group);
                          matmul->run(pointer(read), weights.weight.data(), weights.bias.as<float>(),
-                                     static_cast<float*>(pointer(fused[index])));
+                                     pointer(fused[index]), from ? in(from).data : nullptr);
                        }});
+  }
+
+  // While training, products round what only products and gates read. Where a product has more than
+  // so many values along k, its kernel keeps sums in C.
+  bool rounds(int64_t k) const {
+    return options.train && compute() == DType::kBF16 && k <= kRoundedDepth;
+  }
+  bool gated_only(const LinearsOp& o) const {
+    return std::all_of(o.out.begin(), o.out.end(), [&](Value v) {
+      return v.id != graph.output().id && !consumers[at(v)].empty() &&
+             std::all_of(consumers[at(v)].begin(), consumers[at(v)].end(),
+                         [&](int c) { return std::holds_alternative<GatedOp>(op(c)); });
+    });
+  }
+
+  // The addition that the product of op i makes itself, starting from the other term: that of a
+  // single output that nothing else reads to what is there already. Else nullptr.
+  const AddOp* sum_of(int i) const {
+    const auto& o = std::get<LinearsOp>(op(i));
+    const Value v = o.out[0];
+    if (o.out.size() != 1 || v.id == graph.output().id || consumers[at(v)].size() != 1)
+      return nullptr;
+    const auto* sum = std::get_if<AddOp>(&op(consumers[at(v)][0]));
+    if (!sum || sum->x.id == sum->y.id) return nullptr;
+    const Value other = sum->x.id == v.id ? sum->y : sum->x;
+    const View& from = value[at(other)];
+    return producer[at(other)] < i && from.stride == o.params[0].out ? sum : nullptr;
   }
 
   void observe(const LinearsOp& linears, const View& x) {
@@ -229,8 +269,9 @@ struct Program::Impl {
   // How many operations of kind O were recorded before op i.
   template <class O>
   size_t count_before(int i) const {
-    return static_cast<size_t>(std::count_if(graph.ops().begin(), graph.ops().begin() + i,
-                                             [](const Op& o) { return std::holds_alternative<O>(o); }));
+    return static_cast<size_t>(
+        std::count_if(graph.ops().begin(), graph.ops().begin() + i,
+                      [](const Op& o) { return std::holds_alternative<O>(o); }));
   }
 
   void convert(int64_t cols, RowsAny x, RowsOut y) { signround::convert(rows, cols, x, y); }
@@ -355,13 +396,14 @@ struct Program::Impl {
       touch(gate, backward_step(i)), touch(up, backward_step(i));
     const int64_t cols = graph.cols(o.out);
     forward.push_back({timing("gated.forward"), 0, [=, this](Run&) {
-                         glu_fwd(std::get<GatedOp>(op(i)).activation, rows, cols, in(gate), in(up),
-                                 out(y));
+                         glu_fwd(std::get<GatedOp>(op(i)).activation, rows, cols, any(gate),
+                                 any(up), out(y));
                        }});
   }
 
   void plan_forward(int i, const AddOp& o) {
     const int step = forward_step(i);
+    if (value[at(o.out)]) return touch_value(o.out, step);  // a product made it
     const View x = value[at(o.x)], y = value[at(o.y)],
                z = value[at(o.out)] = make_view(graph.cols(o.out), DType::kF32);
     for (const View& view : {x, y, z}) touch(view, step);
@@ -387,7 +429,7 @@ struct Program::Impl {
 
   // Prepares the gradient of `v`, which op `i` is about to give. True: add to what is there; false:
   // overwrite. With `narrow` the op can write the compute dtype, which is used where only a matrix
-  // product will read it.
+  // product or a gate will read it.
   bool receive(int i, Value v, bool narrow) {
     View& d = gradient[at(v)];
     const bool accumulate = bool(d);
@@ -397,12 +439,22 @@ struct Program::Impl {
       if (linears)
         d = slice_of_fused_gradient(made_by, *linears, v);
       else
-        d = make_view(graph.cols(v), DType::kF32);
+        d = make_view(graph.cols(v), narrow && made_by >= 0 && consumers[at(v)].size() == 1 &&
+                                             std::holds_alternative<GatedOp>(op(made_by))
+                                         ? compute()
+                                         : DType::kF32);
     }
     require(narrow || d.dtype == DType::kF32, "program", "internal: a gradient in ",
             name_of(d.dtype), " cannot be added to");
     touch(d, backward_step(i));
     return accumulate;
+  }
+
+  // Can it give a gradient in the compute dtype?
+  bool writes_narrow(int i) const {
+    if (std::holds_alternative<LinearsOp>(op(i)))
+      return rounds(fused[static_cast<size_t>(i)].stride) && !options.int8_gradients;
+    return !std::holds_alternative<AddOp>(op(i));
   }
 
   // All outputs' gradients side by side, in the compute dtype if every one is written once by an op
@@ -412,8 +464,7 @@ struct Program::Impl {
     if (!all) {
       const bool narrow = std::all_of(linears.out.begin(), linears.out.end(), [&](Value o) {
         const auto& readers = consumers[at(o)];
-        return readers.size() == 1 && !std::holds_alternative<AddOp>(op(readers[0])) &&
-               o.id != graph.output().id;
+        return readers.size() == 1 && writes_narrow(readers[0]) && o.id != graph.output().id;
       });
       all = make_view(fused[static_cast<size_t>(made_by)].stride, narrow ? compute() : DType::kF32);
     }
@@ -455,7 +506,8 @@ struct Program::Impl {
                       .lda = d_y_read.stride,
                       .ldb = x.stride,
                       .ldc = in_cols,
-                      .int8 = options.int8_gradients};
+                      .int8 = options.int8_gradients,
+                      .cold = true};
       LazyMatmul* overwrite = product(spec);
       spec.accumulate = true;
       LazyMatmul* accumulate = product(spec);
@@ -474,12 +526,13 @@ struct Program::Impl {
                             bias_bwd(rows, cols, any(d_y), run.weights->bias_gradient(group));
                           }});
     if (!wants_gradient[at(o.x)]) return;
-    const bool accumulate = receive(i, o.x, false);
+    const bool accumulate = receive(i, o.x, writes_narrow(i));
     const View d_x = gradient[at(o.x)];
     LazyMatmul* matmul = product({.m = rows,
                                   .n = in_cols,
                                   .k = cols,
                                   .in = compute(),
+                                  .out = d_x.dtype,
                                   .lda = d_y_read.stride,
                                   .ldb = in_cols,
                                   .ldc = d_x.stride,
@@ -487,7 +540,7 @@ struct Program::Impl {
                                   .int8 = options.int8_gradients});
     backward.push_back({timing("linears.input_gradient"), flops, [=, this](Run& run) {
                           matmul->run(pointer(d_y_read), run.weights->group(group).weight.data(),
-                                      nullptr, static_cast<float*>(pointer(d_x)));
+                                      nullptr, pointer(d_x));
                         }});
   }
 
@@ -551,8 +604,8 @@ struct Program::Impl {
                d_up = gradient[at(o.up)];
     const int64_t cols = graph.cols(o.out);
     backward.push_back({timing("gated.backward"), 0, [=, this](Run&) {
-                          glu_bwd(std::get<GatedOp>(op(i)).activation, rows, cols, in(gate), in(up),
-                                  in(d_y), out(d_gate), out(d_up), false);
+                          glu_bwd(std::get<GatedOp>(op(i)).activation, rows, cols, any(gate),
+                                  any(up), any(d_y), out(d_gate), out(d_up), false);
                         }});
   }
 
@@ -667,8 +720,8 @@ int64_t Program::workspace_bytes(const Graph& graph, const ProgramOptions& optio
   for (const Op& op : graph.ops())
     if (const auto* o = std::get_if<AttentionOp>(&op))
       for (const bool backward : {false, options.train})
-        attention = std::max(attention,
-                             attention_scratch_bytes(program.attention_shape(*o), backward));
+        attention =
+            std::max(attention, attention_scratch_bytes(program.attention_shape(*o), backward));
   return product + attention;
 }
 

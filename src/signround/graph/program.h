@@ -31,8 +31,8 @@ struct ProgramOptions {
   bool train = false;           // plan for backward()
   bool input_gradient = false;  // backward() also gives the gradient of the input
   std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
-  bool norm_gradients = false;  // backward() also gives the gradients of all norms' weights
-  bool bias_gradients = false;  // and of the biases of tuned linear layers
+  bool norm_gradients = false;         // backward() also gives the gradients of all norms' weights
+  bool bias_gradients = false;         // and of the biases of tuned linear layers
   // Gradients from products of operands rounded to 8 bits (MatmulSpec::int8). With bf16 only.
   bool int8_gradients = false;
 };
@@ -45,7 +45,8 @@ struct OpTiming {
 };
 
 // Activations are f32 by contract. A value that only matrix products read is kept in their
-// precision: they would round it anyway, so the numbers are the same. Not thread-safe; one run at a
+// precision: they would round it anyway, so the numbers are the same. With `train` products round
+// what only gates read too, and the gradient of a gate's output. Not thread-safe; one run at a
 // time.
 class Program {
  public:
@@ -57,7 +58,7 @@ class Program {
   float* input();               // (rows, cols): fill before forward
   const float* output() const;  // (rows, cols): valid after forward, until the next forward
   float* output();
-  float* output_gradient();     // (rows, cols): fill before backward; backward overwrites it
+  float* output_gradient();  // (rows, cols): fill before backward; backward overwrites it
   const float* input_gradient() const;
 
   // With a cache: rows are the next seq_len positions of one sequence; their keys and values are

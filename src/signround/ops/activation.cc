@@ -42,23 +42,23 @@ void run_bwd(const char* op, const kernels::ActBwd& args, int64_t n) {
 
 }  // namespace
 
-void activation_fwd(Activation kind, int64_t n, int64_t d, RowsIn x, RowsOut y) {
+void activation_fwd(Activation kind, int64_t n, int64_t d, RowsAny x, RowsOut y) {
   run_fwd("activation", {kind, d, x, {}, y}, n);
 }
 
-void activation_bwd(Activation kind, int64_t n, int64_t d, RowsIn x, RowsIn d_y, RowsOut d_x,
+void activation_bwd(Activation kind, int64_t n, int64_t d, RowsAny x, RowsAny d_y, RowsOut d_x,
                     bool accumulate) {
   run_bwd("activation_bwd", {kind, d, x, {}, d_y, d_x, {}, accumulate}, n);
 }
 
-void glu_fwd(Activation kind, int64_t n, int64_t d, RowsIn gate, RowsIn up, RowsOut y) {
+void glu_fwd(Activation kind, int64_t n, int64_t d, RowsAny gate, RowsAny up, RowsOut y) {
   check_shape("glu", {n, 1, d});
   if (n * d == 0) return;
   check_in("glu", "up", up, {n, 1, d});
   run_fwd("glu", {kind, d, gate, up, y}, n);
 }
 
-void glu_bwd(Activation kind, int64_t n, int64_t d, RowsIn gate, RowsIn up, RowsIn d_y,
+void glu_bwd(Activation kind, int64_t n, int64_t d, RowsAny gate, RowsAny up, RowsAny d_y,
              RowsOut d_gate, RowsOut d_up, bool accumulate) {
   const char* op = "glu_bwd";
   check_shape(op, {n, 1, d});

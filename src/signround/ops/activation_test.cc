@@ -155,10 +155,10 @@ TEST(Activation, GatedMatchesDouble) {
         // In place: the gradient of the gate over the gate, of up over the incoming one; y over up.
         auto over_gate = wide;
         auto over_d_y = d_y;
-        glu_bwd(kind, n, d, over_gate.in(), {over_gate.data() + d, wide.in().stride}, over_d_y.in(),
-                over_gate.out(), over_d_y.out(), false);
+        glu_bwd(kind, n, d, over_gate.in(), RowsIn{over_gate.data() + d, wide.in().stride},
+                over_d_y.in(), over_gate.out(), over_d_y.out(), false);
         auto over_up = wide;
-        glu_fwd(kind, n, d, over_up.in(), {over_up.data() + d, wide.in().stride},
+        glu_fwd(kind, n, d, over_up.in(), RowsIn{over_up.data() + d, wide.in().stride},
                 {over_up.data() + d, DType::kF32, wide.in().stride});
         for (int64_t i = 0; i < n; ++i)
           for (int64_t j = 0; j < d; ++j) {

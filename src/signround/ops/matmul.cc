@@ -88,8 +88,12 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
           s.n, " must be positive");
   require(s.in == DType::kF32 || s.in == DType::kBF16, "matmul", "operands of type ", name_of(s.in),
           "; expected F32 or BF16");
-  require(!s.int8 || (s.in == DType::kBF16 && !s.bias), "matmul",
-          "operands that are rounded to 8 bits are BF16 without a bias, found ", name_of(s.in));
+  require(s.out == DType::kF32 || (s.out == DType::kBF16 && s.in == s.out && !s.accumulate),
+          "matmul", "C of type ", name_of(s.out), " from ", name_of(s.in),
+          "; expected F32, or BF16 from BF16 where it is not added to");
+  require(!s.int8 || (s.in == DType::kBF16 && s.out == DType::kF32 && !s.bias), "matmul",
+          "operands that are rounded to 8 bits are BF16 and give F32 without a bias, found ",
+          name_of(s.in), " and ", name_of(s.out));
   require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);

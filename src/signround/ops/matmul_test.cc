@@ -49,14 +49,32 @@ std::unique_ptr<MatmulPlan> in_small_strips(const MatmulSpec& spec) {
   return kernels::matmul_amx(spec, {.k = 64, .bytes = 2 * 2 * 2048});  // 2 panels of 2 tiles
 }
 
-// One product of the kernel and of the definition, with rows that lie apart from each other.
+// One product of the kernel and of the definition, with rows that lie apart from each other; where
+// it adds, to C and to what lies elsewhere; where it rounds, of the definition that does not.
 void expect_the_definition(MakePlan make, MatmulSpec s, int64_t gap_a = 3) {
   s.lda = (s.trans_a ? s.m : s.k) + gap_a, s.ldb = (s.trans_b ? s.k : s.n) + 5, s.ldc = s.n + 2;
   const Operand a((s.trans_a ? s.k : s.m) * s.lda, 1), b((s.trans_b ? s.n : s.k) * s.ldb, 2);
   const auto bias = testing::random_normal(s.n, 3);
   auto want = repeated_normal(s.m * s.ldc, 4), got = want;
-  kernels::matmul_ref(s)->run(a.data(s.in), b.data(s.in), bias.data(), want.data());
-  make(s)->run(a.data(s.in), b.data(s.in), bias.data(), got.data());
+  const bool rounds = s.out == DType::kBF16;
+  MatmulSpec exact = s;
+  exact.out = DType::kF32;
+  kernels::matmul_ref(exact)->run(a.data(s.in), b.data(s.in), bias.data(), want.data());
+  if (rounds) {
+    std::vector<BF16> rounded;
+    for (float v : got) rounded.push_back(to_bf16(v));
+    make(s)->run(a.data(s.in), b.data(s.in), bias.data(), rounded.data());
+    for (size_t i = 0; i < got.size(); ++i) {
+      const bool inside = static_cast<int64_t>(i) % s.ldc < s.n;
+      if (inside) {
+        got[i] = to_f32(rounded[i]);
+      } else {
+        ASSERT_EQ(rounded[i].bits, to_bf16(got[i]).bits) << "written at " << i;
+      }
+    }
+  } else {
+    make(s)->run(a.data(s.in), b.data(s.in), bias.data(), got.data());
+  }
   // Products of bf16 values are exact in f32, so in both types only the k + 2 sums round, each by
   // eps/2 of a partial sum that is below k * max|a| * max|b| + 10 (values here are below 5).
   // Sums of integers are exact; each piece of k rounds as a float, times a step that was rounded
@@ -66,14 +84,29 @@ void expect_the_definition(MakePlan make, MatmulSpec s, int64_t gap_a = 3) {
   for (size_t i = 0; i < got.size(); ++i) {
     // Between the rows nothing may be written.
     const bool inside = static_cast<int64_t>(i) % s.ldc < s.n;
-    ASSERT_NEAR(got[i], want[i], inside ? tolerance : 0)
+    const double rounding = rounds ? (std::fabs(double(want[i])) + tolerance) / 256 : 0;
+    ASSERT_NEAR(got[i], want[i], inside ? tolerance + rounding : 0)
         << "at " << i << " m " << s.m << " n " << s.n << " k " << s.k << " transposed " << s.trans_a
-        << s.trans_b << " accumulate " << s.accumulate << " bias " << s.bias;
+        << s.trans_b << " accumulate " << s.accumulate << " bias " << s.bias << " rounds "
+        << rounds;
+  }
+  if (!s.accumulate) return;
+  const auto from = repeated_normal(s.m * s.ldc, 4);
+  auto sum = repeated_normal(s.m * s.ldc, 5);
+  make(s)->run(a.data(s.in), b.data(s.in), bias.data(), sum.data(), from.data());
+  const auto untouched = repeated_normal(s.m * s.ldc, 5);
+  for (size_t i = 0; i < sum.size(); ++i) {
+    const bool inside = static_cast<int64_t>(i) % s.ldc < s.n;
+    ASSERT_EQ(sum[i], inside ? got[i] : untouched[i]) << "added elsewhere, at " << i;
   }
 }
 
+constexpr int kFlags = 24;
 MatmulSpec with_flags(MatmulSpec s, int flags) {
-  s.trans_a = flags & 1, s.trans_b = flags & 2, s.accumulate = flags & 4, s.bias = flags & 8;
+  s.trans_a = flags & 1, s.trans_b = flags & 2;
+  const int what = flags / 4;  // C = or C +=, with bias or without; bf16 C = without and with
+  s.accumulate = what == 1 || what == 3, s.bias = what == 2 || what == 3 || what == 5;
+  if (what >= 4) s.out = DType::kBF16;
   return s;
 }
 
@@ -83,12 +116,12 @@ TEST(Matmul, OnednnMatchesTheDefinitionForAllLayouts) {
     for (int64_t m : {1, 7, 33})
       for (int64_t n : {1, 16, 40})
         for (int64_t k : {1, 31, 64})
-          for (int flags = 0; flags < 16; ++flags) {
+          for (int flags = 0; flags < (dtype == DType::kBF16 ? kFlags : 16); ++flags) {
             expect_the_definition(kernels::matmul_onednn,
                                   with_flags({.m = m, .n = n, .k = k, .in = dtype}, flags));
             ++cases;
           }
-  EXPECT_EQ(cases, 2 * 27 * 16);
+  EXPECT_EQ(cases, 27 * (16 + kFlags));
 }
 
 // Sizes on both sides of a half panel, a panel, and a pair of values of k; k beyond a block.
@@ -97,13 +130,13 @@ TEST(Matmul, AmxMatchesTheDefinitionForAllLayouts) {
   for (int64_t m : {1, 16, 17, 32, 70})
     for (int64_t n : {1, 16, 31, 32, 65})
       for (int64_t k : {1, 2, 31, 32, 33, 64})
-        for (int flags = 0; flags < 16; ++flags)
+        for (int flags = 0; flags < kFlags; ++flags)
           expect_the_definition(kernels::matmul_amx,
                                 with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
-  for (int flags = 0; flags < 16; ++flags)
+  for (int flags = 0; flags < kFlags; ++flags)
     expect_the_definition(kernels::matmul_amx,
                           with_flags({.m = 70, .n = 65, .k = 700, .in = DType::kBF16}, flags));
-  for (int flags : {0, 4})  // more than one block of C, each in two pieces of k
+  for (int flags : {0, 4, 16})  // more than one block of C, each in two pieces of k
     expect_the_definition(kernels::matmul_amx,
                           with_flags({.m = 290, .n = 1330, .k = 300, .in = DType::kBF16}, flags));
 }
@@ -114,10 +147,33 @@ TEST(Matmul, AmxMatchesTheDefinitionWhereRowsOfAAreAligned) {
   for (int64_t gap : {0, 32, 2048})
     for (int64_t m : {1, 31, 32, 64, 70})
       for (int64_t k : {32, 64, 608})
-        for (int flags = 0; flags < 16; ++flags)
+        for (int flags = 0; flags < kFlags; ++flags)
           expect_the_definition(kernels::matmul_amx,
                                 with_flags({.m = m, .n = 33, .k = k, .in = DType::kBF16}, flags),
                                 gap);
+}
+
+// With rows and a beginning of whole lines and without; whole panels and parts of them.
+TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
+  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
+  for (DType out : {DType::kF32, DType::kBF16})
+    for (int64_t gap : {0, 32, 3})
+      for (int64_t k : {40, 300}) {
+        MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out};
+        s.lda = s.k, s.ldb = s.n, s.ldc = s.n + gap;
+        const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
+        Buffer want(s.m * s.ldc * 4 + 64), got(s.m * s.ldc * 4 + 64);
+        for (int64_t shift : {0, 4}) {
+          std::memset(want.data(), 1, static_cast<size_t>(want.bytes()));
+          std::memset(got.data(), 1, static_cast<size_t>(got.bytes()));
+          s.cold = false;
+          kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, want.as<char>() + shift);
+          s.cold = true;
+          kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, got.as<char>() + shift);
+          EXPECT_EQ(std::memcmp(want.data(), got.data(), static_cast<size_t>(got.bytes())), 0)
+              << name_of(out) << " gap " << gap << " k " << k << " shift " << shift;
+        }
+      }
 }
 
 // Packed in strips of 64 x 64; A in place too.
@@ -126,7 +182,7 @@ TEST(Matmul, AmxMatchesTheDefinitionInStrips) {
   for (int64_t m : {70, 130})
     for (int64_t n : {64, 140})
       for (int64_t k : {64, 160})
-        for (int flags = 0; flags < 16; ++flags)
+        for (int flags = 0; flags < kFlags; ++flags)
           for (int64_t gap : {3, 32})
             expect_the_definition(in_small_strips,
                                   with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags),
@@ -370,6 +426,15 @@ TEST(Matmul, RefusesToRoundWhatIsNotBf16OrHasABias) {
   MatmulSpec s{.m = 4, .n = 4, .k = 8, .lda = 8, .ldb = 4, .ldc = 4, .int8 = true};
   EXPECT_THROW(make_matmul(s), Error);
   s.in = DType::kBF16, s.bias = true;
+  EXPECT_THROW(make_matmul(s), Error);
+}
+
+TEST(Matmul, RefusesToRoundWhatItAddsTo) {
+  MatmulSpec s{.m = 4, .n = 4, .k = 8, .out = DType::kBF16, .lda = 8, .ldb = 4, .ldc = 4};
+  EXPECT_THROW(make_matmul(s), Error);  // from f32
+  s.in = DType::kBF16;
+  EXPECT_NO_THROW(make_matmul(s));
+  s.accumulate = true;
   EXPECT_THROW(make_matmul(s), Error);
 }
 

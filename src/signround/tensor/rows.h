@@ -9,18 +9,19 @@
 
 namespace signround {
 
-// f32 rows to read. Here and in RowsAny the stride 0 stands for one row that is read again and
-// again.
-struct RowsIn {
-  const float* data = nullptr;
-  int64_t stride = 0;
-};
-
-// Rows to read whose type is known at run time only: f32, bf16 or f16.
+// Rows to read whose type is known at run time only: f32, bf16 or f16. Here and in RowsIn the
+// stride 0 stands for one row that is read again and again.
 struct RowsAny {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t stride = 0;
+};
+
+// f32 rows to read.
+struct RowsIn {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  operator RowsAny() const { return {data, DType::kF32, stride}; }
 };
 
 // Rows to write: f32, or bf16 rounded to nearest even exactly as to_bf16 does. No data: not wanted.

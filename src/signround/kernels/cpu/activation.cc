@@ -114,21 +114,21 @@ struct ReluSquared {
 template <class Act>
 void fwd_rows(const ActFwd& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const float* x = row_of(a.x, i);
+    const InRow x = row_of(a.x, i);
     const OutRow y = row_of(a.y, i);
     if (!a.up.data) {
       for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
-        fetch_ahead(x + j);
-        store(io, Act::value(io.load(x, j)), y, j);
+        fetch_ahead(x, j);
+        store(io, Act::value(load(io, x, j)), y, j);
       });
       continue;
     }
-    const float* up = row_of(a.up, i);
+    const InRow up = row_of(a.up, i);
     for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
-      fetch_ahead(x + j);
-      fetch_ahead(up + j);
+      fetch_ahead(x, j);
+      fetch_ahead(up, j);
       fetch_ahead(y, j);
-      store(io, hn::Mul(Act::value(io.load(x, j)), io.load(up, j)), y, j);
+      store(io, hn::Mul(Act::value(load(io, x, j)), load(io, up, j)), y, j);
     });
   }
 }
@@ -136,26 +136,26 @@ void fwd_rows(const ActFwd& a, int64_t begin, int64_t end) {
 template <class Act>
 void bwd_rows(const ActBwd& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const float *x = row_of(a.x, i), *d_y = row_of(a.d_y, i);
+    const InRow x = row_of(a.x, i), d_y = row_of(a.d_y, i);
     const OutRow d_x = row_of(a.d_x, i);
     if (!a.up.data) {
       for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
-        fetch_ahead(x + j);
-        fetch_ahead(d_y + j);
-        put(io, hn::Mul(io.load(d_y, j), Act::slopes(io.load(x, j)).slope), d_x, j, a.accumulate);
+        fetch_ahead(x, j);
+        fetch_ahead(d_y, j);
+        put(io, hn::Mul(load(io, d_y, j), Act::slopes(load(io, x, j)).slope), d_x, j, a.accumulate);
       });
       continue;
     }
-    const float* up = row_of(a.up, i);
+    const InRow up = row_of(a.up, i);
     const OutRow d_up = row_of(a.d_up, i);
     for_vectors(a.cols, [&](int64_t j, auto io) SIGNROUND_LAMBDA {
-      fetch_ahead(x + j);
-      fetch_ahead(up + j);
-      fetch_ahead(d_y + j);
+      fetch_ahead(x, j);
+      fetch_ahead(up, j);
+      fetch_ahead(d_y, j);
       fetch_ahead(d_x, j);
       fetch_ahead(d_up, j);
-      const Slopes f = Act::slopes(io.load(x, j));
-      const VF d = io.load(d_y, j), u = io.load(up, j);
+      const Slopes f = Act::slopes(load(io, x, j));
+      const VF d = load(io, d_y, j), u = load(io, up, j);
       put(io, hn::Mul(hn::Mul(d, u), f.slope), d_x, j, a.accumulate);
       put(io, hn::Mul(d, f.value), d_up, j, a.accumulate);
     });
@@ -204,19 +204,18 @@ void act_bwd_hwy(const ActBwd& a, int64_t begin, int64_t end) noexcept {
 
 void act_fwd_ref(const ActFwd& a, int64_t begin, int64_t end) noexcept {
   for (int64_t i = begin; i < end; ++i) {
-    const float* up = a.up.data ? a.up.data + i * a.up.stride : nullptr;
+    const WidenedRow x(a.x, i, a.cols), up(a.up, i, a.cols);
     with_out(a.y, i * a.y.stride,
-             [&](auto* y) { act_fwd_row(a.kind, a.x.data + i * a.x.stride, up, a.cols, y); });
+             [&](auto* y) { act_fwd_row(a.kind, x.data(), up.data(), a.cols, y); });
   }
 }
 
 void act_bwd_ref(const ActBwd& a, int64_t begin, int64_t end) noexcept {
   for (int64_t i = begin; i < end; ++i) {
-    const float* up = a.up.data ? a.up.data + i * a.up.stride : nullptr;
+    const WidenedRow x(a.x, i, a.cols), up(a.up, i, a.cols), d_y(a.d_y, i, a.cols);
     with_out(a.d_x, i * a.d_x.stride, [&]<class Out>(Out* d_x) {
-      Out* d_up = up ? static_cast<Out*>(a.d_up.data) + i * a.d_up.stride : nullptr;
-      act_bwd_row(a.kind, a.x.data + i * a.x.stride, up, a.d_y.data + i * a.d_y.stride, a.cols,
-                  a.accumulate, d_x, d_up);
+      Out* d_up = up.data() ? static_cast<Out*>(a.d_up.data) + i * a.d_up.stride : nullptr;
+      act_bwd_row(a.kind, x.data(), up.data(), d_y.data(), a.cols, a.accumulate, d_x, d_up);
     });
   }
 }

@@ -19,19 +19,20 @@ enum class Activation : uint8_t {
 
 namespace signround::kernels {
 
-// (rows, cols). up.data null: no gate. y may lie on x or up (f32).
+// (rows, cols). up.data null: no gate. y may lie on x or up, of its type.
 struct ActFwd {
   Activation kind;
   int64_t cols;
-  RowsIn x, up;
+  RowsAny x, up;
   RowsOut y;
 };
 
-// d_up is used where up.data is. d_x and d_up may lie on d_y (one of them), x and up (f32).
+// d_up is used where up.data is. d_x and d_up may lie on d_y (one of them), x and up, of
+// their type.
 struct ActBwd {
   Activation kind;
   int64_t cols;
-  RowsIn x, up, d_y;
+  RowsAny x, up, d_y;
   RowsOut d_x, d_up;
   bool accumulate;
 };

@@ -84,18 +84,18 @@ void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t dept
 
 // Of a product, what is packed at a time.
 struct Strip {
-  Operand x, y;     // of A and B, where they lie
-  int64_t m, n, k;  // values, not panels
-  int64_t column;   // its first one in C
-  float* c;
-  bool accumulate;
+  Operand x, y;       // of A and B, where they lie
+  int64_t m, n, k;    // values, not panels
+  int64_t column;     // its first one in C
+  int64_t at;         // where its part of C begins, in values
+  bool first, last;   // of those along k
   bool new_x, new_y;  // not those of the strip before
 };
 
 // Strips of at most depth tiles of `tile` values along k, m panels of A and n of B.
 template <class Body>
 void for_each_strip(const MatmulSpec& s, int64_t depth, int64_t tile, int64_t m_panels,
-                    int64_t n_panels, const void* a, const void* b, float* c, Body&& body) {
+                    int64_t n_panels, const void* a, const void* b, Body&& body) {
   const auto* a_values = static_cast<const BF16*>(a);
   const auto* b_values = static_cast<const BF16*>(b);
   const int64_t one_a = s.trans_a ? s.lda : 1, one_b = s.trans_b ? 1 : s.ldb;  // to the next k
@@ -107,8 +107,9 @@ void for_each_strip(const MatmulSpec& s, int64_t depth, int64_t tile, int64_t m_
                     .n = std::min(s.n - n, n_panels * kPanel),
                     .k = std::min(s.k - k, depth * tile),
                     .column = n,
-                    .c = c + m * s.ldc + n,
-                    .accumulate = s.accumulate || k > 0,
+                    .at = m * s.ldc + n,
+                    .first = k == 0,
+                    .last = k + depth * tile >= s.k,
                     .new_x = n == 0,
                     .new_y = m == 0 || s.n > n_panels * kPanel};
         strip.x = {a_values + m * row_a + k * one_a, strip.m, strip.k, s.lda, s.trans_a};

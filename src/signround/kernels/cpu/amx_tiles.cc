@@ -10,6 +10,7 @@
 #include "signround/kernels/cpu/amx_plan.h"
 
 #define SIGNROUND_AMX __attribute__((target("amx-tile,amx-bf16")))
+#define SIGNROUND_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 
 namespace signround::kernels::amx {
 namespace {
@@ -19,6 +20,8 @@ const char* find_why_not() noexcept {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return "the CPU is too old";
   if (!(d >> 24 & 1) || !(d >> 22 & 1)) return "the CPU has no AMX tiles for bf16";
   if (!(b >> 16 & 1) || !(b >> 30 & 1) || !(b >> 31 & 1)) return "the CPU has no AVX-512 F, BW, VL";
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
+    return "the CPU has no AVX-512 for bf16";
   __get_cpuid(1, &a, &b, &c, &d);
   if (!(c >> 27 & 1)) return "the system saves no extended registers";
   unsigned low = 0, high = 0;
@@ -31,6 +34,8 @@ const char* find_why_not() noexcept {
   return nullptr;
 }
 
+inline __attribute__((always_inline)) void fetch(const BF16* p) { __builtin_prefetch(p); }
+
 // One tile: 16 of the outer index from o, 32 of k from k. As k pairs times outer (a tile of B) or
 // as outer times k (a tile of A); the memory's own order decides which of them is a transposition
 // of 16 x 16 pairs.
@@ -42,6 +47,8 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
     const auto wanted = static_cast<__mmask16>(lanes(x.outer - o, 16));
     const BF16* row = x.data + k * x.stride + o;
     for (int i = 0; i < 16; ++i, row += 2 * x.stride) {
+      fetch(row + 16 * x.stride);
+      fetch(row + 17 * x.stride);
       const auto first = k + 2 * i < x.k ? wanted : __mmask16(0);
       const auto second = k + 2 * i + 1 < x.k ? wanted : __mmask16(0);
       const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, row)),
@@ -51,8 +58,10 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
   } else {
     const auto wanted = static_cast<__mmask32>(lanes(x.k - k, 32));
     const BF16* row = x.data + o * x.stride + k;
-    for (int i = 0; i < 16; ++i, row += x.stride)
+    for (int i = 0; i < 16; ++i, row += x.stride) {
+      fetch(row + 2 * kDepth);
       r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
+    }
   }
   if constexpr (kMajor == kOuterFirst) transpose(r);
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kDepth, r[i]);
@@ -101,7 +110,10 @@ SIGNROUND_AMX void start() noexcept {
   _tile_loadconfig(&config);
 }
 
-SIGNROUND_AMX void stop() noexcept { _tile_release(); }
+SIGNROUND_AMX void stop() noexcept {
+  _mm_sfence();
+  _tile_release();
+}
 
 // Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
 SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
@@ -153,6 +165,32 @@ SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
   _tile_stored(3, low + 16, row);
 }
 
+SIGNROUND_AVX512 void stream_tile(const float* c, float* to, int64_t stride) noexcept {
+  for (int64_t i = 0; i < kPanel; ++i, c += kPanel, to += stride) {
+    _mm512_stream_ps(to, _mm512_load_ps(c));
+    _mm512_stream_ps(to + 16, _mm512_load_ps(c + 16));
+  }
+}
+
+SIGNROUND_AVX512_BF16 void stream_rounded_tile(const float* c, BF16* to, int64_t stride) noexcept {
+  for (int64_t i = 0; i < kPanel; ++i, c += kPanel, to += stride) {
+    const __m512bh row = _mm512_cvtne2ps_pbh(_mm512_load_ps(c + 16), _mm512_load_ps(c));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(row));
+  }
+}
+
+SIGNROUND_AVX512_BF16 void store_rounded_tile(const float* c, int64_t rows, int64_t cols, BF16* to,
+                                              int64_t stride) noexcept {
+  const auto low = static_cast<__mmask16>(lanes(cols, 16)),
+             high = static_cast<__mmask16>(lanes(cols - 16, 16));
+  for (int64_t i = 0; i < rows; ++i, c += kPanel, to += stride) {
+    const auto left = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(c))),
+               right = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(c + 16)));
+    _mm256_mask_storeu_epi16(to, low, left);
+    _mm256_mask_storeu_epi16(to + 16, high, right);
+  }
+}
+
 }  // namespace signround::kernels::amx
 
 #else
@@ -164,6 +202,9 @@ void pack_b(const Operand&, int64_t, int64_t, BF16*) noexcept {}
 void start() noexcept {}
 void stop() noexcept {}
 void multiply(const Tile&) noexcept {}
+void stream_tile(const float*, float*, int64_t) noexcept {}
+void stream_rounded_tile(const float*, BF16*, int64_t) noexcept {}
+void store_rounded_tile(const float*, int64_t, int64_t, BF16*, int64_t) noexcept {}
 }  // namespace signround::kernels::amx
 
 #endif

@@ -34,7 +34,8 @@ struct Operand {
 void pack_a(const Operand& a, int64_t begin, int64_t end, BF16* out) noexcept;
 void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept;
 
-// Between the two, products can run in this thread. A context switch keeps what they set up.
+// Between the two, products can run in this thread. A context switch keeps what they set up. After
+// stop() other threads see what was streamed.
 void start() noexcept;
 void stop() noexcept;
 
@@ -55,5 +56,15 @@ struct Tile {
   const float* bias;
 };
 void multiply(const Tile& tile) noexcept;
+
+// From C (32, 32), 64-byte aligned, to rows `stride` values apart. stream_*: past the caches, whole
+// lines of 64 bytes, which `to` and its rows must begin with. Where memory is not in the caches
+// already, an ordinary store waits until its line was read.
+void stream_tile(const float* c, float* to, int64_t stride) noexcept;
+// Rounded to nearest even; magnitudes below 2^-126 become zero.
+void stream_rounded_tile(const float* c, BF16* to, int64_t stride) noexcept;
+// The first (rows, cols), rounded in the same way, by ordinary stores.
+void store_rounded_tile(const float* c, int64_t rows, int64_t cols, BF16* to,
+                        int64_t stride) noexcept;
 
 }  // namespace signround::kernels::amx

@@ -33,7 +33,9 @@ bool reads_in_place(const MatmulSpec& s) {
 class AmxPlan : public MatmulPlan {
  public:
   AmxPlan(const MatmulSpec& s, const AmxStrip& strip) : s_(s), in_place_(reads_in_place(s)) {
-    depth_ = std::min(up(s.k, kDepth), up(strip.k, kDepth));
+    depth_ = up(s.k, kDepth);
+    // Between strips along k, C holds the sums.
+    if (s.out == DType::kF32) depth_ = std::min(depth_, up(strip.k, kDepth));
     const int64_t panels = std::max<int64_t>(1, strip.bytes / (depth_ * kStep * 2));
     m_ = std::min(up(s.m, kPanel), panels);
     n_ = std::min(up(s.n, kPanel), panels);
@@ -49,14 +51,22 @@ class AmxPlan : public MatmulPlan {
            num_threads() * of_block;
   }
 
-  void run(const void* a, const void* b, const float* bias, float* c) const override {
+  void run(const void* a, const void* b, const float* bias, void* c,
+           const float* from) const override {
+    if (!s_.accumulate) from = nullptr;
+    if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     Workspace& w = amx::workspace();
     const Packed packed{Workspace::room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
                         Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
-    const float* padded_bias = s_.bias ? pad_bias(w, bias, c) : nullptr;
-    amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, c, [&](const Strip& strip) {
+    const float* padded_bias = s_.bias ? pad_bias(w, bias, c, from) : nullptr;
+    const bool streams_c = streams(c);
+    amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, [&](const Strip& strip) {
+      const auto* sums = strip.first ? from : static_cast<const float*>(c);
       multiply(strip, packed,
-               padded_bias && !strip.accumulate ? padded_bias + strip.column : nullptr);
+               {.bias = padded_bias && strip.first ? padded_bias + strip.column : nullptr,
+                .from = sums ? sums + strip.at : nullptr,
+                .c = static_cast<char*>(c) + strip.at * size_of(s_.out),
+                .streams = streams_c && strip.last});
     });
   }
 
@@ -65,12 +75,26 @@ class AmxPlan : public MatmulPlan {
     BF16 *a, *b;
   };
 
+  // Of a strip's part of C: where it lies, and what its sums start from.
+  struct Place {
+    const float *bias, *from;  // one of them, or none
+    void* c;
+    bool streams;  // past the caches
+  };
+
+  bool streams(const void* c) const {
+    return s_.cold && !s_.accumulate && s_.ldc * size_of(s_.out) % 64 == 0 &&
+           reinterpret_cast<uintptr_t>(c) % 64 == 0;
+  }
+
   // The bias with room behind it, since tiles read whole panels. Where C is added to, the bias is
   // added first.
-  const float* pad_bias(Workspace& w, const float* bias, float* c) const {
+  const float* pad_bias(Workspace& w, const float* bias, void* c, const float*& from) const {
     if (s_.accumulate) {
+      auto* sums = static_cast<float*>(c);
       for (int64_t i = 0; i < s_.m; ++i)
-        for (int64_t j = 0; j < s_.n; ++j) c[i * s_.ldc + j] += bias[j];
+        for (int64_t j = 0; j < s_.n; ++j) sums[i * s_.ldc + j] = from[i * s_.ldc + j] + bias[j];
+      from = sums;
       return nullptr;
     }
     float* padded = Workspace::room<float>(w.bias, up(s_.n, kPanel) * kPanel);
@@ -91,7 +115,7 @@ class AmxPlan : public MatmulPlan {
 
   // Where nothing of A is packed for all and every thread has columns of its own, it packs what it
   // needs of B itself: threads wait for each other once, not twice.
-  void multiply(const Strip& s, const Packed& packed, const float* bias) const {
+  void multiply(const Strip& s, const Packed& packed, const Place& place) const {
     const bool whole_a_in_place = in_place_ && s.m % kPanel == 0;
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const Split split(panels_m, panels_n, whole_a_in_place);
@@ -109,7 +133,7 @@ class AmxPlan : public MatmulPlan {
                 block.m0 = i0, block.m1 = i1, block.n0 = j0, block.n1 = j1;
                 block.k0 = k0, block.k1 = k1;
                 if (packs_blocks_) pack_block(s.x, block);
-                multiply_block(s, packed, bias, block);
+                multiply_block(s, packed, place, block);
               });
         });
   }
@@ -131,7 +155,7 @@ class AmxPlan : public MatmulPlan {
     amx::pack_a(part, 0, b.m1 - b.m0, b.a);
   }
 
-  void multiply_block(const Strip& s, const Packed& packed, const float* bias,
+  void multiply_block(const Strip& s, const Packed& packed, const Place& place,
                       const Block& b) const {
     const int64_t depth = up(s.k, kDepth);
     const bool first = b.k0 == 0, last = b.k1 == depth;
@@ -155,33 +179,49 @@ class AmxPlan : public MatmulPlan {
                        .stride = kPanel,
                        .from = first ? nullptr : sums,
                        .from_stride = kPanel,
-                       .bias = bias ? bias + j * kPanel : nullptr};
-        float* c = s.c + i * kPanel * s_.ldc + j * kPanel;
-        if (rows < kPanel || cols < kPanel) {
-          multiply_edge(tile, rows, cols, first && s.accumulate ? c : nullptr, last ? c : nullptr);
+                       .bias = place.bias ? place.bias + j * kPanel : nullptr};
+        const int64_t at = i * kPanel * s_.ldc + j * kPanel;
+        const float* from = first && place.from ? place.from + at : nullptr;
+        char* c = last ? static_cast<char*>(place.c) + at * size_of(s_.out) : nullptr;
+        if (rows < kPanel || cols < kPanel || (last && (place.streams || s_.out == DType::kBF16))) {
+          multiply_copied(tile, rows, cols, from, c, place.streams);
           continue;
         }
-        if (first && s.accumulate) tile.from = c, tile.from_stride = s_.ldc;
-        if (last) tile.c = c, tile.stride = s_.ldc;
+        if (from) tile.from = from, tile.from_stride = s_.ldc;
+        if (last) tile.c = reinterpret_cast<float*>(c), tile.stride = s_.ldc;
         amx::multiply(tile);
       }
     }
   }
 
-  // A panel that reaches beyond C takes C's values (rows, cols), `from` them or `to` them, through
-  // a copy.
-  void multiply_edge(amx::Tile tile, int64_t rows, int64_t cols, const float* from,
-                     float* to) const {
-    alignas(64) float whole[kPanel * kPanel] = {};
+  // A panel that reaches beyond C, is rounded or streamed, takes values (rows, cols), `from` others
+  // or `to` C, through a copy in the first cache.
+  void multiply_copied(amx::Tile tile, int64_t rows, int64_t cols, const float* from, void* to,
+                       bool streams) const {
+    alignas(64) float whole[kPanel * kPanel];
+    const bool complete = rows == kPanel && cols == kPanel;
     const auto bytes = static_cast<size_t>(cols) * sizeof(float);
-    if (from) {
+    if (from && complete) {
+      tile.from = from, tile.from_stride = s_.ldc;
+    } else if (from) {
+      std::memset(whole, 0, sizeof whole);
       for (int64_t i = 0; i < rows; ++i) std::memcpy(whole + i * kPanel, from + i * s_.ldc, bytes);
-      tile.from = whole;
+      tile.from = whole, tile.from_stride = kPanel;
     }
-    if (to) tile.c = whole;
+    if (to) tile.c = whole, tile.stride = kPanel;
     amx::multiply(tile);
-    if (to)
-      for (int64_t i = 0; i < rows; ++i) std::memcpy(to + i * s_.ldc, whole + i * kPanel, bytes);
+    if (to == nullptr) return;
+    const bool rounds = s_.out == DType::kBF16;
+    if (rounds && complete && streams) {
+      amx::stream_rounded_tile(whole, static_cast<BF16*>(to), s_.ldc);
+    } else if (rounds) {
+      amx::store_rounded_tile(whole, rows, cols, static_cast<BF16*>(to), s_.ldc);
+    } else if (complete && streams) {
+      amx::stream_tile(whole, static_cast<float*>(to), s_.ldc);
+    } else {
+      for (int64_t i = 0; i < rows; ++i)
+        std::memcpy(static_cast<float*>(to) + i * s_.ldc, whole + i * kPanel, bytes);
+    }
   }
 
   static constexpr int64_t kBlockPanels = amx::kBlockRows * kBlockDepth * kStep;

@@ -6,6 +6,7 @@
 #include "signround/kernels/cpu/amx_plan.h"
 #include "signround/kernels/cpu/int8_step.h"
 #include "signround/kernels/cpu/matmul.h"
+#include "signround/kernels/cpu/matmul_start.h"
 
 namespace signround::kernels {
 namespace {
@@ -34,14 +35,16 @@ class Int8Plan : public MatmulPlan {
     return (m_ + n_) * (depth_ * kInt8Step + kPanel * int64_t{sizeof(float)});
   }
 
-  void run(const void* a, const void* b, const float*, float* c) const override {
+  void run(const void* a, const void* b, const float*, void* c, const float* from) const override {
+    start_from(s_, from, c);
     Workspace& w = amx::workspace();
     float* steps = Workspace::room<float>(w.steps, (m_ + n_) * kPanel);
     const Packed packed{Workspace::room<int8_t>(w.a, m_ * depth_ * kInt8Step),
                         Workspace::room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps,
                         steps + m_ * kPanel};
-    amx::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, c,
-                        [&](const Strip& strip) { multiply(strip, packed); });
+    amx::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, [&](const Strip& strip) {
+      multiply(strip, packed, static_cast<float*>(c) + strip.at);
+    });
   }
 
  private:
@@ -50,7 +53,7 @@ class Int8Plan : public MatmulPlan {
     float *a_steps, *b_steps;
   };
 
-  void multiply(const Strip& s, const Packed& packed) const {
+  void multiply(const Strip& s, const Packed& packed, float* c) const {
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const int64_t of_a = s.new_x ? panels_m : 0, of_b = s.new_y ? panels_n : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
@@ -62,12 +65,12 @@ class Int8Plan : public MatmulPlan {
                         [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
                           amx::for_each_block(
                               m0, m1, n0, n1, up(s.k, kInt8Depth), kBlockDepth,
-                              [&](auto... block) { multiply_block(s, packed, block...); });
+                              [&](auto... block) { multiply_block(s, packed, c, block...); });
                         });
   }
 
-  void multiply_block(const Strip& s, const Packed& packed, int64_t m0, int64_t m1, int64_t n0,
-                      int64_t n1, int64_t k0, int64_t k1) const {
+  void multiply_block(const Strip& s, const Packed& packed, float* c, int64_t m0, int64_t m1,
+                      int64_t n0, int64_t n1, int64_t k0, int64_t k1) const {
     const int64_t depth = up(s.k, kInt8Depth);
     for (int64_t i = m0; i < m1; ++i)
       for (int64_t j = n0; j < n1; ++j)
@@ -78,11 +81,11 @@ class Int8Plan : public MatmulPlan {
                           .depth = k1 - k0,
                           .a_steps = packed.a_steps + i * kPanel,
                           .b_steps = packed.b_steps + j * kPanel,
-                          .c = s.c + i * kPanel * s_.ldc + j * kPanel,
+                          .c = c + i * kPanel * s_.ldc + j * kPanel,
                           .rows = std::min(kPanel, s.m - i * kPanel),
                           .cols = std::min(kPanel, s.n - j * kPanel),
                           .stride = s_.ldc,
-                          .accumulate = s.accumulate || k0 > 0});
+                          .accumulate = s_.accumulate || !s.first || k0 > 0});
   }
 
   MatmulSpec s_;
@@ -102,8 +105,9 @@ std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec) {
 }
 
 std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec, int64_t strip_bytes) {
-  require(spec.int8 && spec.in == DType::kBF16 && !spec.bias, "matmul",
-          "tiles of 8-bit integers multiply rounded BF16 without a bias, found ", name_of(spec.in));
+  require(spec.int8 && spec.in == DType::kBF16 && spec.out == DType::kF32 && !spec.bias, "matmul",
+          "tiles of 8-bit integers multiply rounded BF16 to F32 without a bias, found ",
+          name_of(spec.in), " to ", name_of(spec.out));
   if (const char* reason = amx::why_not_int8()) fail(ErrorKind::kUnsupported, "matmul", reason);
   return std::make_unique<Int8Plan>(spec, strip_bytes);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <complex>
+#include <vector>
 
 #include "signround/tensor/rows.h"
 
@@ -25,6 +26,30 @@ template <class T>
 T widen(T v) {
   return v;
 }
+
+// A row of any type as floats; none where there are no rows.
+class WidenedRow {
+ public:
+  WidenedRow(const RowsAny& rows, int64_t row, int64_t n) {
+    if (rows.data == nullptr) return;
+    const auto widen_from = [&]<class T>(const T* values) {
+      for (int64_t j = 0; j < n; ++j) copy_.push_back(widen(values[row * rows.stride + j]));
+      data_ = copy_.data();
+    };
+    if (rows.dtype == DType::kBF16)
+      widen_from(static_cast<const BF16*>(rows.data));
+    else if (rows.dtype == DType::kF16)
+      widen_from(static_cast<const F16*>(rows.data));
+    else
+      data_ = static_cast<const float*>(rows.data) + row * rows.stride;
+  }
+  WidenedRow(const WidenedRow&) = delete;
+  const float* data() const { return data_; }
+
+ private:
+  std::vector<float> copy_;
+  const float* data_ = nullptr;
+};
 
 // Gradients: overwrites, or adds where the type allows it.
 template <class Out, class T>

@@ -125,6 +125,10 @@ HWY_INLINE void fetch_ahead(OutRow row, int64_t j) {
   const char* at = static_cast<const char*>(row.data);
   hwy::Prefetch(at + (j + kAhead) * (row.dtype == DType::kF32 ? 4 : 2));
 }
+HWY_INLINE void fetch_ahead(InRow row, int64_t j) {
+  const char* at = static_cast<const char*>(row.data);
+  hwy::Prefetch(at + (j + kAhead) * (row.dtype == DType::kF32 ? 4 : 2));
+}
 HWY_INLINE OutRow row_of(const RowsOut& rows, int64_t r) { return out_at(rows, r * rows.stride); }
 HWY_INLINE const float* row_of(const RowsIn& rows, int64_t r) {
   return rows.data + r * rows.stride;
