@@ -328,7 +328,7 @@ void register_all() {
       add_one("product_d_w" + size, [s, dtype](benchmark::State& state) {
         run_product(state, weight_gradient_product(s), dtype);
       });
-      if (dtype != DType::kBF16 || why_no_int8_products() != nullptr) continue;
+      if (dtype != DType::kBF16 || why_no_int8_products(dtype) != nullptr) continue;
       const std::string int8 = "/int8/" + size.substr(std::strlen("/bf16/"));
       add_one("product_d_x" + int8, [s](benchmark::State& state) {
         run_product(state, input_gradient_product(s), DType::kI8);

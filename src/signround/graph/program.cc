@@ -53,9 +53,15 @@ struct LazyMatmul {
   }
 };
 
+// What a step cannot do without: operations, or where those are few, bytes that it reads and
+// writes.
+struct Work {
+  double flops = 0, bytes = 0;
+};
+
 struct Step {
   size_t timing;
-  double flops;
+  Work work;
   std::function<void(Run&)> run;
 };
 
@@ -92,8 +98,6 @@ struct Program::Impl {
             " must be positive");
     require(g.input().id >= 0 && g.output().id >= 0, "program",
             "the graph has no input or no output");
-    require(!o.int8_gradients || o.compute == DType::kBF16, "program",
-            "gradients in 8 bits with products in ", name_of(o.compute), ", expected BF16");
     num_ops = static_cast<int>(graph.ops().size());
     value.resize(static_cast<size_t>(graph.num_values()));
     gradient.resize(value.size());
@@ -139,6 +143,12 @@ struct Program::Impl {
   }
   RowsAny any(const View& v) { return {pointer(v), v.dtype, v.stride}; }
   RowsOut out(const View& v) { return {pointer(v), v.dtype, v.stride}; }
+  // All rows of views of so many columns, each once.
+  Work moves(int64_t cols, std::initializer_list<View> views) const {
+    Work work;
+    for (const View& v : views) work.bytes += double(rows * cols * size_of(v.dtype));
+    return work;
+  }
   float* floats(int buffer) { return static_cast<float*>(arena.at(buffer)); }
 
   size_t timing(const std::string& name) {
@@ -222,7 +232,8 @@ struct Program::Impl {
                                   .bias = bias});
     const size_t group = count_before<LinearsOp>(i);
     forward.push_back({timing("linears.forward"),
-                       2.0 * double(rows) * double(cols) * double(in_cols), [=, this](Run& run) {
+                       Work{.flops = 2.0 * double(rows) * double(cols) * double(in_cols)},
+                       [=, this](Run& run) {
                          if (read.buffer != x.buffer) convert(in_cols, any(x), out(read));
                          const LinearsOp& linears = std::get<LinearsOp>(op(i));
                          if (observer) observe(linears, read);
@@ -286,11 +297,11 @@ struct Program::Impl {
       touch(x, backward_step(i)), arena.touch(rstd, backward_step(i));
     const HeadShape shape{rows, o.heads, o.weight.size};
     const size_t index = count_before<NormOp>(i);
-    forward.push_back({timing("rms_norm.forward"), 0, [=, this](Run& run) {
-                         rms_norm_fwd(shape, in(x), run.weights->norm(index),
-                                      options_of(std::get<NormOp>(op(i))), out(y),
-                                      {floats(rstd), static_cast<size_t>(shape.rows())});
-                       }});
+    forward.push_back(
+        {timing("rms_norm.forward"), moves(shape.cols(), {x, y}), [=, this](Run& run) {
+           rms_norm_fwd(shape, in(x), run.weights->norm(index), options_of(std::get<NormOp>(op(i))),
+                        out(y), {floats(rstd), static_cast<size_t>(shape.rows())});
+         }});
   }
 
   static RmsNormOptions options_of(const NormOp& norm) {
@@ -306,7 +317,7 @@ struct Program::Impl {
     const size_t table = rope_tables.size();
     rope_tables.emplace_back();
     const HeadShape shape{rows, o.heads, o.head_dim};
-    forward.push_back({timing("rope.forward"), 0, [=, this](Run& run) {
+    forward.push_back({timing("rope.forward"), moves(shape.cols(), {x, x}), [=, this](Run& run) {
                          const int64_t offset = run.cache ? run.cache->length : 0;
                          rotate(table, i, shape, offset, in(x), out(x), false);
                        }});
@@ -363,7 +374,7 @@ struct Program::Impl {
     const size_t entry = count_before<AttentionOp>(i);
     const double flops = 4.0 * double(rows) * double(options.seq_len + 1) / 2 *
                          double(o.spec.heads * o.spec.head_dim);
-    forward.push_back({timing("attention.forward"), flops, [=, this](Run& run) {
+    forward.push_back({timing("attention.forward"), Work{.flops = flops}, [=, this](Run& run) {
                          if (run.cache)
                            attend_with_cache(shape, run.cache, entry, q, k, v, y);
                          else
@@ -395,7 +406,7 @@ struct Program::Impl {
     if (options.train && wants_gradient[at(o.out)])
       touch(gate, backward_step(i)), touch(up, backward_step(i));
     const int64_t cols = graph.cols(o.out);
-    forward.push_back({timing("gated.forward"), 0, [=, this](Run&) {
+    forward.push_back({timing("gated.forward"), moves(cols, {gate, up, y}), [=, this](Run&) {
                          glu_fwd(std::get<GatedOp>(op(i)).activation, rows, cols, any(gate),
                                  any(up), out(y));
                        }});
@@ -408,8 +419,8 @@ struct Program::Impl {
                z = value[at(o.out)] = make_view(graph.cols(o.out), DType::kF32);
     for (const View& view : {x, y, z}) touch(view, step);
     const int64_t cols = graph.cols(o.out);
-    forward.push_back(
-        {timing("add.forward"), 0, [=, this](Run&) { add(rows, cols, in(x), in(y), out(z)); }});
+    forward.push_back({timing("add.forward"), moves(cols, {x, y, z}),
+                       [=, this](Run&) { add(rows, cols, in(x), in(y), out(z)); }});
   }
 
   // ---- backward ----
@@ -492,9 +503,9 @@ struct Program::Impl {
       d_y_read = make_view(cols, compute());
       touch(d_y_read, step);
     }
-    const double flops = 2.0 * double(rows) * double(cols) * double(in_cols);
+    const Work work{.flops = 2.0 * double(rows) * double(cols) * double(in_cols)};
     if (d_y_read.buffer != d_y.buffer)
-      backward.push_back({timing("convert.backward"), 0,
+      backward.push_back({timing("convert.backward"), moves(cols, {d_y, d_y_read}),
                           [=, this](Run&) { convert(cols, any(d_y), out(d_y_read)); }});
     if (is_tuned(op(i))) {
       const View x = cast_input[index] ? cast_input[index] : value[at(o.x)];
@@ -511,7 +522,7 @@ struct Program::Impl {
       LazyMatmul* overwrite = product(spec);
       spec.accumulate = true;
       LazyMatmul* accumulate = product(spec);
-      backward.push_back({timing("linears.weight_gradient"), flops, [=, this](Run& run) {
+      backward.push_back({timing("linears.weight_gradient"), work, [=, this](Run& run) {
                             auto& weights = run.weights->group(group);
                             require(weights.gradient.data() != nullptr, "program",
                                     "no gradient buffers were allocated");
@@ -522,7 +533,7 @@ struct Program::Impl {
     }
     if (options.bias_gradients && is_tuned(op(i)) &&
         std::any_of(o.params.begin(), o.params.end(), [](const LinearParam& p) { return p.bias; }))
-      backward.push_back({timing("linears.bias_gradient"), 0, [=, this](Run& run) {
+      backward.push_back({timing("linears.bias_gradient"), moves(cols, {d_y}), [=, this](Run& run) {
                             bias_bwd(rows, cols, any(d_y), run.weights->bias_gradient(group));
                           }});
     if (!wants_gradient[at(o.x)]) return;
@@ -538,7 +549,7 @@ struct Program::Impl {
                                   .ldc = d_x.stride,
                                   .accumulate = accumulate,
                                   .int8 = options.int8_gradients});
-    backward.push_back({timing("linears.input_gradient"), flops, [=, this](Run& run) {
+    backward.push_back({timing("linears.input_gradient"), work, [=, this](Run& run) {
                           matmul->run(pointer(d_y_read), run.weights->group(group).weight.data(),
                                       nullptr, pointer(d_x));
                         }});
@@ -552,13 +563,14 @@ struct Program::Impl {
     const int rstd = saved[static_cast<size_t>(i)];
     const HeadShape shape{rows, o.heads, o.weight.size};
     const size_t index = count_before<NormOp>(i);
-    backward.push_back({timing("rms_norm.backward"), 0, [=, this](Run& run) {
-                          rms_norm_bwd(shape, in(x), run.weights->norm(index),
-                                       {floats(rstd), static_cast<size_t>(shape.rows())}, in(d_y),
-                                       options_of(std::get<NormOp>(op(i))), out(d_x), accumulate,
-                                       options.norm_gradients ? run.weights->norm_gradient(index)
-                                                              : std::span<float>());
-                        }});
+    backward.push_back(
+        {timing("rms_norm.backward"), moves(shape.cols(), {x, d_y, d_x}), [=, this](Run& run) {
+           rms_norm_bwd(
+               shape, in(x), run.weights->norm(index),
+               {floats(rstd), static_cast<size_t>(shape.rows())}, in(d_y),
+               options_of(std::get<NormOp>(op(i))), out(d_x), accumulate,
+               options.norm_gradients ? run.weights->norm_gradient(index) : std::span<float>());
+         }});
   }
 
   void plan_backward(int i, const RopeOp& o) {
@@ -568,7 +580,7 @@ struct Program::Impl {
     const View d_x = gradient[at(o.x)];
     const size_t table = count_before<RopeOp>(i);
     const HeadShape shape{rows, o.heads, o.head_dim};
-    backward.push_back({timing("rope.backward"), 0,
+    backward.push_back({timing("rope.backward"), moves(shape.cols(), {d_y, d_x}),
                         [=, this](Run&) { rotate(table, i, shape, 0, in(d_y), out(d_x), true); }});
   }
 
@@ -587,7 +599,7 @@ struct Program::Impl {
     const AttentionShape shape = attention_shape(o);
     const double flops = 10.0 * double(rows) * double(options.seq_len + 1) / 2 *
                          double(o.spec.heads * o.spec.head_dim);
-    backward.push_back({timing("attention.backward"), flops, [=, this](Run&) {
+    backward.push_back({timing("attention.backward"), Work{.flops = flops}, [=, this](Run&) {
                           const auto wanted = [&](const View& d) { return d ? out(d) : RowsOut{}; };
                           attention_bwd(shape, in(q), in(k), in(v), any(y), floats(lse), in(d_y),
                                         wanted(d_q), wanted(d_k), wanted(d_v));
@@ -603,10 +615,11 @@ struct Program::Impl {
     const View gate = value[at(o.gate)], up = value[at(o.up)], d_gate = gradient[at(o.gate)],
                d_up = gradient[at(o.up)];
     const int64_t cols = graph.cols(o.out);
-    backward.push_back({timing("gated.backward"), 0, [=, this](Run&) {
-                          glu_bwd(std::get<GatedOp>(op(i)).activation, rows, cols, any(gate),
-                                  any(up), any(d_y), out(d_gate), out(d_up), false);
-                        }});
+    backward.push_back(
+        {timing("gated.backward"), moves(cols, {gate, up, d_y, d_gate, d_up}), [=, this](Run&) {
+           glu_bwd(std::get<GatedOp>(op(i)).activation, rows, cols, any(gate), any(up), any(d_y),
+                   out(d_gate), out(d_up), false);
+         }});
   }
 
   // d_x = d_y = d_out. Where nothing was given to an input yet, it shares d_out's memory: what is
@@ -638,7 +651,7 @@ struct Program::Impl {
       const bool accumulate = receive(i, v, false);
       const View d = gradient[at(v)];
       const int64_t cols = graph.cols(v);
-      backward.push_back({timing("add.backward"), 0, [=, this](Run&) {
+      backward.push_back({timing("add.backward"), moves(cols, {d_z, d}), [=, this](Run&) {
                             if (accumulate)
                               add(rows, cols, in(d), in(d_z), out(d));
                             else
@@ -657,7 +670,8 @@ struct Program::Impl {
       OpTiming& t = timings[step.timing];
       t.seconds += std::chrono::duration<double>(end - start).count() - observer_seconds;
       observer_seconds = 0;
-      t.flops += step.flops;
+      t.flops += step.work.flops;
+      t.bytes += step.work.bytes;
       ++t.calls;
       start = end;
     }

@@ -33,7 +33,7 @@ struct ProgramOptions {
   std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
   bool norm_gradients = false;         // backward() also gives the gradients of all norms' weights
   bool bias_gradients = false;         // and of the biases of tuned linear layers
-  // Gradients from products of operands rounded to 8 bits (MatmulSpec::int8). With bf16 only.
+  // Gradients from products of operands rounded to 8 bits (MatmulSpec::int8).
   bool int8_gradients = false;
 };
 

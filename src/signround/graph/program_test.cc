@@ -384,12 +384,6 @@ TEST(Program, Int8GradientsAreProductsOfRoundedOperands) {
   EXPECT_GT(off_x, 1e-3);
 }
 
-TEST(Program, RefusesInt8GradientsOfF32Products) {
-  Graph graph;
-  graph.output(graph.linear(graph.input(4), {"w", 4, 4, false}));
-  EXPECT_THROW(Program(graph, {.train = true, .int8_gradients = true}), Error);
-}
-
 TEST(Program, TokenByTokenWithACacheEqualsOnePass) {
   for (const Toy& toy : kToys) {
     ToyModel setup(toy, DType::kF32);

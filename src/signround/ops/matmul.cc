@@ -21,7 +21,9 @@ constexpr MatmulKernel kBf16Kernels[] = {{"amx", kernels::why_not_matmul_amx, ke
                                          {"ref", runs_always, kernels::matmul_ref}};
 constexpr MatmulKernel kInt8Kernels[] = {
     {"amx", kernels::why_not_matmul_amx_int8, kernels::matmul_amx_int8},
+    {"onednn", kernels::why_not_matmul_onednn_int8, kernels::matmul_onednn_int8},
     {"ref", runs_always, kernels::matmul_ref}};
+constexpr MatmulKernel kInt8KernelsFromF32[] = {kInt8Kernels[1], kInt8Kernels[2]};
 constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_onednn},
                                      {"ref", runs_always, kernels::matmul_ref}};
 
@@ -32,6 +34,7 @@ constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_one
 constexpr int64_t kAmxRows = 1024, kAmxRowsTransposed = 512;
 
 const MatmulKernel& kernel_for(const MatmulSpec& s) {
+  if (s.int8 && s.in == DType::kF32) return pick_kernel("matmul", kInt8KernelsFromF32);
   if (s.int8) return pick_kernel("matmul", kInt8Kernels);
   const bool many_rows = s.m >= (s.trans_a ? kAmxRowsTransposed : kAmxRows);
   if (s.in == DType::kBF16 && (many_rows || kernel_forced("amx")))
@@ -91,9 +94,9 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
   require(s.out == DType::kF32 || (s.out == DType::kBF16 && s.in == s.out && !s.accumulate),
           "matmul", "C of type ", name_of(s.out), " from ", name_of(s.in),
           "; expected F32, or BF16 from BF16 where it is not added to");
-  require(!s.int8 || (s.in == DType::kBF16 && s.out == DType::kF32 && !s.bias), "matmul",
-          "operands that are rounded to 8 bits are BF16 and give F32 without a bias, found ",
-          name_of(s.in), " and ", name_of(s.out));
+  require(!s.int8 || (s.out == DType::kF32 && !s.bias), "matmul",
+          "operands that are rounded to 8 bits give F32 without a bias, found ", name_of(s.out),
+          s.bias ? " with one" : "");
   require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);
@@ -104,12 +107,17 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
 std::string matmul_kernel_name(const MatmulSpec& s) { return std::string(kernel_for(s).name); }
 
 int64_t matmul_workspace_bytes(const MatmulSpec& s) {
-  if (kernel_for(s).name != "amx") return 0;
+  const std::string_view name = kernel_for(s).name;
+  if (s.int8 && name == "onednn") return kernels::matmul_onednn_int8_workspace_bytes(s);
+  if (name != "amx") return 0;
   return s.int8 ? kernels::matmul_amx_int8_workspace_bytes(s)
                 : kernels::matmul_amx_workspace_bytes(s);
 }
 
-const char* why_no_int8_products() { return kernels::why_not_matmul_amx_int8(); }
+const char* why_no_int8_products(DType in) {
+  const bool tiles = in == DType::kBF16 && kernels::why_not_matmul_amx_int8() == nullptr;
+  return tiles ? nullptr : kernels::why_not_matmul_onednn_int8();
+}
 
 const ComputeRates& compute_rates() {
   static const ComputeRates rates = measure_rates();

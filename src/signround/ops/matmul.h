@@ -18,11 +18,13 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& spec);
 // The row of the kernel table that make_matmul takes on a CPU: "amx", "onednn" or "ref".
 std::string matmul_kernel_name(const MatmulSpec& spec);
 
-// Bytes that the calling thread keeps after a product of this shape, for its next ones of any shape.
+// Bytes that the calling thread keeps after a product of this shape, for its next ones of any
+// shape.
 int64_t matmul_workspace_bytes(const MatmulSpec& spec);
 
-// nullptr where products with spec.int8 are faster here than others; else why they are not.
-const char* why_no_int8_products();
+// nullptr where this CPU multiplies 8-bit integers, faster than what they are rounded from; else
+// why it does not.
+const char* why_no_int8_products(DType in);
 
 // What this machine's products reach, measured in about a tenth of a second.
 struct ComputeRates {

@@ -207,6 +207,28 @@ TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
   }
 }
 
+// k on both sides of what one step serves; columns beyond a vector and beyond what is rounded at a
+// time.
+TEST(Matmul, Int8ByOnednnMatchesTheDefinitionForAllLayouts) {
+  if (kernels::why_not_matmul_onednn_int8() != nullptr) return;  // no such instructions here
+  for (DType in : {DType::kBF16, DType::kF32})
+    for (int flags = 0; flags < 8; ++flags) {
+      for (int64_t m : {1, 17, 70})
+        for (int64_t n : {1, 16, 65})
+          for (int64_t k : {1, 31, 64, 130}) {
+            MatmulSpec s = int8_product(m, n, k, flags);
+            s.in = in;
+            expect_the_definition(kernels::matmul_onednn_int8, s);
+          }
+      MatmulSpec s = int8_product(300, 280, 4200, flags);
+      s.in = in;
+      expect_the_definition(kernels::matmul_onednn_int8, s);
+    }
+  // More rows of C than its whole numbers have room for.
+  for (int flags : {0, 1})
+    expect_the_definition(kernels::matmul_onednn_int8, int8_product(2100, 1000, 3, flags));
+}
+
 TEST(Matmul, Int8TilesMatchTheDefinitionInStrips) {
   if (kernels::why_not_matmul_amx_int8() != nullptr) return;  // no tiles here
   const auto in_strips = [](const MatmulSpec& s) {
@@ -257,8 +279,11 @@ TEST(Matmul, Int8MakesNanOfRowsAndColumnsThatAreNotFiniteAndZeroOfZeros) {
   }
   a.bf16[7 * 70 + 69] = to_bf16(std::numeric_limits<float>::infinity());
   b.bf16[2 * 40 + 33] = to_bf16(std::numeric_limits<float>::quiet_NaN());
-  for (auto make : {&kernels::matmul_ref, static_cast<MakePlan>(&kernels::matmul_amx_int8)}) {
-    if (make != &kernels::matmul_ref && kernels::why_not_matmul_amx_int8() != nullptr) continue;
+  for (const auto& [make, why_not] :
+       {std::pair<MakePlan, const char*>{kernels::matmul_ref, nullptr},
+        {static_cast<MakePlan>(kernels::matmul_amx_int8), kernels::why_not_matmul_amx_int8()},
+        {kernels::matmul_onednn_int8, kernels::why_not_matmul_onednn_int8()}}) {
+    if (why_not != nullptr) continue;
     std::vector<float> got(40 * 40, 1.0f);
     make(s)->run(a.bf16.data(), b.bf16.data(), nullptr, got.data());
     for (int64_t i = 0; i < 40; ++i)
@@ -354,7 +379,9 @@ TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
     EXPECT_EQ(name(DType::kBF16, 1, true), "onednn");
     EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
     EXPECT_EQ(matmul_kernel_name({.m = 1, .n = 1, .k = 1, .in = DType::kBF16, .int8 = true}),
-              kernels::why_not_matmul_amx_int8() == nullptr ? "amx" : "ref");
+              kernels::why_not_matmul_amx_int8() == nullptr      ? "amx"
+              : kernels::why_not_matmul_onednn_int8() == nullptr ? "onednn"
+                                                                 : "ref");
   }
   EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
 }
@@ -422,10 +449,12 @@ TEST(Matmul, GivesTheSameBitsEveryTime) {
   EXPECT_EQ(first, again);
 }
 
-TEST(Matmul, RefusesToRoundWhatIsNotBf16OrHasABias) {
+TEST(Matmul, RefusesToRoundWhatHasABiasOrIsRoundedAgain) {
   MatmulSpec s{.m = 4, .n = 4, .k = 8, .lda = 8, .ldb = 4, .ldc = 4, .int8 = true};
-  EXPECT_THROW(make_matmul(s), Error);
+  EXPECT_NO_THROW(make_matmul(s));
   s.in = DType::kBF16, s.bias = true;
+  EXPECT_THROW(make_matmul(s), Error);
+  s.bias = false, s.out = DType::kBF16;
   EXPECT_THROW(make_matmul(s), Error);
 }
 

@@ -51,16 +51,6 @@ TEST(QuantizeOptions, SchemeIsThePresetWithWhatOverridesIt) {
                                                  .scale_dtype = DType::kBF16}));
 }
 
-TEST(QuantizeOptions, GradientsInEightBitsNeedProductsInBfloat16) {
-  QuantizeOptions options;
-  options.output = "out";
-  options.gradient_dtype = "int8";
-  EXPECT_TRUE(options.problems().empty());
-  options.compute_dtype = "float32";
-  ASSERT_EQ(options.problems().size(), 1u);
-  EXPECT_NE(options.problems()[0].find("leave out --compute-dtype float32"), std::string::npos);
-}
-
 TEST(QuantizeOptions, NoIterationsMeanTheSearchOfScales) {
   QuantizeOptions options;
   EXPECT_TRUE(options.tunes());

@@ -575,10 +575,7 @@ namespace {
 
 bool wants_int8_gradients(const QuantizeOptions& options, const Plan& plan) {
   if (!plan.tunes() || options.gradient_dtype != "int8") return false;
-  const char* why_not = plan.compute != DType::kBF16
-                            ? "this machine multiplies float32 at least as fast as bfloat16"
-                            : why_no_int8_products();
-  if (why_not != nullptr)
+  if (const char* why_not = why_no_int8_products(plan.compute))
     fail(ErrorKind::kUnsupported, "plan", "--gradient-dtype int8: ", why_not, "; leave it out");
   return true;
 }

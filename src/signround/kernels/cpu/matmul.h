@@ -65,5 +65,10 @@ std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec);
 std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec, int64_t strip_bytes);
 int64_t matmul_amx_int8_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_amx_int8();
+// The same by oneDNN, where the CPU multiplies 8-bit integers without tiles; from f32 too. C of
+// many rows is computed piece by piece.
+std::unique_ptr<MatmulPlan> matmul_onednn_int8(const MatmulSpec& spec);
+int64_t matmul_onednn_int8_workspace_bytes(const MatmulSpec& spec);
+const char* why_not_matmul_onednn_int8();
 
 }  // namespace signround::kernels
