@@ -104,6 +104,7 @@ void add_quantize_flags(Flags& flags, std::string& model, QuantizeOptions& optio
                {.help = "as --no-enable-minmax-tuning"});
   flags.action("disable-quanted-input", [&] { options.enable_quanted_input = false; },
                {.help = "as --no-enable-quanted-input"});
+  flags.action("no-early-stop", [&] { options.early_stop = 0; }, {.help = "as --early-stop 0"});
   flags.action("disable-opt-rtn", [&] { options.enable_opt_rtn = false; },
                {.help = "as --no-enable-opt-rtn"});
   flags.custom(

@@ -51,6 +51,7 @@ QuantizeOptions QuantizeOptions::resolved() const {
   if (r.start.empty()) r.start = r.scales == "free" ? "searched" : "nearest";
   if (r.iters < 0)
     r.iters = recipe == "best" ? 1000 : recipe == "light" || (own && !few_bits) ? 50 : 200;
+  if (r.early_stop < 0) r.early_stop = own ? 0.03 : 0;
   // The pass reads integers from a packed format.
   const bool packed = std::any_of(r.formats.begin(), r.formats.end(),
                                   [](const std::string& f) { return f != "fake"; });
@@ -130,9 +131,6 @@ std::vector<std::string> QuantizeOptions::problems() const {
   if (mixed() && !reads_text(effective_method()))
     found.push_back("--avg-bits and --size measure on text, which --method " + effective_method() +
                     " does not read; use --method opt-rtn");
-  if (gradient_dtype == "int8" && compute_dtype == "float32")
-    found.push_back(
-        "--gradient-dtype int8: rounds operands of bfloat16 products; leave out --compute-dtype float32");
   if (start == "searched" && (scales == "range" || (scales.empty() && recipe != "auto")))
     found.push_back(
         "--start searched needs --scales free: range factors begin at the group's range");
@@ -152,7 +150,8 @@ std::vector<std::string> QuantizeOptions::problems() const {
   if (e2e_epochs > 0 && formats == std::vector<std::string>{"fake"})
     found.push_back("--e2e-epochs reads the integers from a packed format; add one to --format");
   if (e2e_epochs > 0 && !reads_text(effective_method()))
-    found.push_back("--e2e-epochs learns from text, which --method " + effective_method() + " does not read");
+    found.push_back("--e2e-epochs learns from text, which --method " + effective_method() +
+                    " does not read");
   if (nblocks > 1 && !tunes())
     found.push_back("--nblocks tunes blocks together, and nothing is tuned here; leave it out");
   if (enable_norm_bias_tuning && !tunes())

@@ -26,6 +26,7 @@ struct QuantizeOptions {
   std::string method = "signround";
   std::string recipe = "auto";
   int iters = -1;  // -1, and 0 or "" below: as the recipe has it
+  double early_stop = -1;
   double lr = 0, minmax_lr = 0;
   std::string scales, start;
   double scale_lr = 2e-3;
@@ -159,6 +160,12 @@ struct QuantizeOptions {
        .min = 0,
        .max = 1e6,
        .value = "N"});
+    v("early_stop", early_stop,
+      {.help = "end a block's steps where its loss over all samples is not lower by this share than "
+               "the time before; 0: never. Unless given, 0.03 with --recipe auto, else 0",
+       .min = 0,
+       .max = 1,
+       .value = "X"});
     v("lr", lr,
       {.help =
            "first step of the rounding offsets; 0: as the recipe has it (autoround: 1/iters, or "

@@ -40,6 +40,7 @@ ordered_json BlockReport::to_json() const {
                        {"loss_best", loss_best}, {"best_iteration", best_iteration},
                        {"error_db", error_db},   {"seconds", seconds}};
   if (restarts > 0) json["restarts"] = restarts;
+  if (stopped_early) json["stopped_early"] = true;
   if (rewritten_groups > 0) json["rewritten_groups"] = rewritten_groups;
   if (vectors.count > 0)
     json["norms_and_biases"] = {{"tuned", vectors.count},
@@ -62,6 +63,7 @@ BlockReport BlockReport::from_json(const ordered_json& json) {
           .restarts = json.contains("restarts") && json["restarts"].is_number_integer()
                           ? json["restarts"].get<int>()
                           : 0,
+          .stopped_early = json.contains("stopped_early") && json["stopped_early"] == true,
           .seconds = number("seconds"),
           .rewritten_groups =
               json.contains("rewritten_groups") && json["rewritten_groups"].is_number_integer()

@@ -26,6 +26,7 @@ struct BlockReport {
   double error_db = 0;  // 10 log10 (error power / signal power), see docs/glossary.md
   int best_iteration = 0;
   int restarts = 0;  // with shorter steps, see quant/tune.h
+  bool stopped_early = false;
   double seconds = 0;
   int64_t rewritten_groups = 0;  // gptq_v1: turned round, since a zero point of 0 cannot be stored
   VectorChange vectors;

@@ -164,6 +164,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
         const TuneResult tuned = tune(program, weights, layers, unit);
         report.loss_first = tuned.loss_first, report.loss_best = tuned.loss_best,
         report.best_iteration = tuned.best_iteration, report.restarts = tuned.restarts;
+        report.stopped_early = tuned.stopped_early;
       } else if (plan_.method == "gptq") {
         round_by_second_moments(program, weights, graph, layers);
       } else {
@@ -317,9 +318,10 @@ void Run::progress(const BlockReport& block, size_t done) {
                       static_cast<double>(plan_.units.size() - done);
   std::string loss;
   if (plan_.tunes())
-    loss = fmt::format("  loss {:.3g} -> {:.3g} (step {}{})", block.loss_first, block.loss_best,
+    loss = fmt::format("  loss {:.3g} -> {:.3g} (step {}{}{})", block.loss_first, block.loss_best,
                        block.best_iteration,
-                       block.restarts > 0 ? fmt::format(", restarts {}", block.restarts) : "");
+                       block.restarts > 0 ? fmt::format(", restarts {}", block.restarts) : "",
+                       block.stopped_early ? ", stopped early" : "");
   log_info(fmt::format(
       "block {:>3} ({}/{}){}  error {:.1f} dB  {:.1f} s, {} left", block.index, done,
       plan_.units.size(), loss, block.error_db, block.seconds,

@@ -120,6 +120,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .seed = options_.seed + static_cast<uint64_t>(index),
                                  .keep_best = options_.keeps_best(),
                                  .judged = options_.judges_states() ? kJudged : 0,
+                                 .early_stop = options_.early_stop,
                                  .timings = &block_timings_};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options,

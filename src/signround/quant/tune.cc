@@ -99,6 +99,38 @@ class StepRunner {
   std::vector<double> row_sums_;
 };
 
+// The factor of each step, and when the last one is.
+class Schedule {
+ public:
+  Schedule(int iters, int64_t window, double early_stop)
+      : iters_(iters), end_(iters), window_(window), early_stop_(early_stop) {}
+
+  bool is_last(int i) const { return i + 1 >= end_; }
+  bool stopped_early() const { return end_ < iters_; }
+  double decay(int i) const {
+    const double usual = 1.0 - static_cast<double>(i) / iters_;
+    if (!stopped_early() || i < stop_) return usual;
+    return at_stop_ * (1.0 - static_cast<double>(i - stop_) / (end_ - stop_));
+  }
+  // The loss of step i.
+  void add(int i, double loss) {
+    sum_ += loss;
+    if (early_stop_ <= 0 || (i + 1) % window_ != 0) return;
+    const bool falls = before_ < 0 || !(sum_ >= (1 - early_stop_) * before_);  // NaN: goes on
+    before_ = sum_, sum_ = 0;
+    if (falls || stopped_early()) return;
+    const double at_stop = decay(i + 1);
+    stop_ = i + 1, at_stop_ = at_stop;
+    end_ = std::min(iters_, stop_ + std::max(1, iters_ / 8));
+  }
+  void begin_again() { *this = Schedule(iters_, window_, early_stop_); }
+
+ private:
+  int iters_, end_, stop_ = 0;  // stop_: the first step of those that fall to 0 at end_
+  int64_t window_;
+  double early_stop_, at_stop_ = 0, sum_ = 0, before_ = -1;  // losses of this window, of the last
+};
+
 }  // namespace
 
 TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<TunedLayer>& layers,
@@ -147,14 +179,17 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
       sum += runner.run(judges.data() + first, false, false, 1.0f);
     return sum / static_cast<double>(runner.valid_rows(judges.data(), count) * inputs.cols());
   };
+  const int64_t pass = std::max<int64_t>(1, inputs.samples() / batch);
+  Schedule schedule(options.iters, (kStopWindow + pass - 1) / pass * pass, options.early_stop);
   const auto is_judged = [&](int i) {
-    return !judges.empty() && (i == 0 || i == options.iters / 4 || i == options.iters - 1);
+    return !judges.empty() && (i == 0 || i == options.iters / 4 || schedule.is_last(i));
   };
 
   TuneResult result;
   double best = std::numeric_limits<double>::max(), step_factor = 1;
   const auto begin_again = [&] {
     step_factor *= kRestartFactor;
+    schedule.begin_again();
     for (TunedLayer& layer : layers) {
       const WeightView place = weights.weight(layer.name);
       layer.slot->restart();
@@ -165,12 +200,13 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
       vector.tuner.write(weights.vector(vector.name));
     }
   };
-  for (int i = 0; i < options.iters; ++i) {
+  bool last = options.iters == 0;
+  for (int i = 0; !last; ++i) {
     if (is_judged(i)) {
       const double loss = judge();
       if (i == 0 && result.restarts == 0) result.loss_first = loss;
       if (loss <= result.loss_first) {
-        if (i + 1 == options.iters) best = loss;
+        if (schedule.is_last(i)) best = loss;
       } else if (result.restarts < kRestarts) {
         ++result.restarts;
         begin_again();
@@ -180,9 +216,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     const int64_t* samples = order.next();
     const int64_t valid = runner.valid_rows(samples, batch) * inputs.cols();
     require(valid > 0, "tune", "no token of the samples counts in the loss");
-    const bool last =
-        i + 1 ==
-        options.iters;  // parameters after the last step are never evaluated: no step is taken
+    last = schedule.is_last(i);  // parameters after it are never evaluated: no step is taken
     double sum = 0;
     if (!last || judges.empty()) {
       if (!vectors.empty()) weights.zero_vector_gradients();
@@ -210,7 +244,8 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     }
     ++result.iterations;
     if (!last) {
-      const double decay = step_factor * (1.0 - static_cast<double>(i) / options.iters);
+      const double decay = step_factor * schedule.decay(i);
+      schedule.add(i, loss);
       timings.timed("step and fake quantization", step_bytes, [&] {
         for (TunedLayer& layer : layers) {
           const WeightView place = weights.weight(layer.name);
@@ -225,6 +260,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     }
     if (on_iteration) on_iteration(i);
   }
+  result.stopped_early = schedule.stopped_early();
   result.loss_best = result.best_iteration < 0 ? result.loss_first : best;
   return result;
 }

@@ -41,11 +41,16 @@ struct TuneOptions {
   // kRestarts times; if even that does not help, the start is kept. One step's samples are too few
   // to judge: their loss is mostly their own. Rounded up to whole batches; 0: nobody judges.
   int64_t judged = 0;
+  // A block is done when its mean loss over all samples (kStopWindow steps at least) is not lower by
+  // this share than over all samples before: its steps then fall to 0 within an eighth of `iters`.
+  // 0: never.
+  double early_stop = 0;
   Timings* timings = nullptr;  // gets the time of what the program's own timings do not hold
 };
 
 constexpr int kRestarts = 2;
 constexpr double kRestartFactor = 0.25;  // of steps, at each restart
+constexpr int64_t kStopWindow = 8;
 
 struct TuneResult {
   double loss_first = 0,
@@ -55,6 +60,7 @@ struct TuneResult {
   int64_t non_finite_losses = 0;
   int iterations = 0;  // all, those before a restart too
   int restarts = 0;
+  bool stopped_early = false;
 };
 
 // Which tokens count in the loss: masks[sample] has seq_len bytes, 0 = does not count. Empty: all

@@ -344,6 +344,39 @@ TEST(TuneBlock, CountsLossesThatAreNotFiniteAndNeverKeepsThem) {
   EXPECT_EQ(none.slot->kept, -1);
 }
 
+// Eight steps each at 4, 1, 0.98 times that loss, and so on: `third` is the value of the third
+// eight.
+Linear in_eights(float third) {
+  std::vector<float> values(64, 0.5f);
+  std::fill_n(values.begin(), 8, 2.0f);
+  std::fill_n(values.begin() + 8, 8, 1.0f);
+  std::fill_n(values.begin() + 16, 8, third);
+  return Linear(constants(values));
+}
+
+TEST(TuneBlock, StopsEarlyWhereTheLossOverAllSamplesHardlyFalls) {
+  Linear linear = in_eights(std::sqrt(0.98f));
+  TuneOptions options{.iters = 64, .batch_size = kSamples, .early_stop = 0.03};
+  const TuneResult result = linear.tune(options, kSamples);
+  EXPECT_TRUE(result.stopped_early);
+  EXPECT_EQ(result.iterations, 24 + 8);
+  ASSERT_EQ(linear.slot->decays.size(), 31u);
+  for (size_t i = 0; i < 31; ++i) {
+    const double n = static_cast<double>(i);
+    const double want = i < 24 ? 1 - n / 64 : (1 - 24.0 / 64) * (1 - (n - 24) / 8);
+    EXPECT_DOUBLE_EQ(linear.slot->decays[i], want) << i;
+  }
+  Linear falls_enough = in_eights(std::sqrt(0.96f));
+  EXPECT_EQ(falls_enough.tune(options, kSamples).iterations, 40 + 8);  // the last 40 are all alike
+  Linear not_finite = in_eights(std::numeric_limits<float>::quiet_NaN());
+  EXPECT_EQ(not_finite.tune(options, kSamples).iterations, 40 + 8);  // nobody knows what falls
+  options.early_stop = 0;
+  Linear never = in_eights(1);
+  const TuneResult whole = never.tune(options, kSamples);
+  EXPECT_EQ(whole.iterations, 64);
+  EXPECT_FALSE(whole.stopped_early);
+}
+
 // Loss and gradient of the samples of one step, all of them weighing as one large batch; in double.
 struct Reference {
   double loss = 0;
