@@ -26,6 +26,7 @@ def main():
     p.add_argument("out")
     for name, value in (("bits", 4), ("group-size", 64), ("iters", 200), ("nsamples", 64), ("seqlen", 256), ("batch-size", 4), ("blocks", 8), ("seed", 42)):
         p.add_argument("--" + name, type=int, default=value)
+    p.add_argument("--no-amp", action="store_true", help="products in float32, as auto-round does where the processor has none in bfloat16")
     a = p.parse_args()
     folder, source = os.path.abspath(a.model), {}
     if not os.path.isdir(folder):
@@ -58,7 +59,8 @@ def main():
     layers = {n: {"bits": 16} for n, m in model.named_modules()
               if isinstance(m, torch.nn.Linear) and a.blocks and n.startswith("model.layers.") and int(n.split(".")[2]) >= a.blocks}
     tuner = AutoRound(model, tokenizer, bits=a.bits, group_size=a.group_size, sym=True, iters=a.iters, nsamples=a.nsamples,
-                      seqlen=a.seqlen, batch_size=a.batch_size, dataset=samples, seed=a.seed, layer_config=layers, device_map="cpu")
+                      seqlen=a.seqlen, batch_size=a.batch_size, dataset=samples, seed=a.seed, layer_config=layers, device_map="cpu",
+                      **({"amp": False} if a.no_amp else {}))
     tuner.quantize()
     seconds = time.time() - start
     tuner.save_quantized(a.out, format="fake")

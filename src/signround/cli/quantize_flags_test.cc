@@ -80,6 +80,15 @@ TEST(QuantizeFlags, AnAlgorithmIsPreparationsAndAMethod) {
             std::string::npos);
 }
 
+TEST(QuantizeFlags, NoEarlyStopIsAShareOfZero) {
+  EXPECT_EQ(parse({"m", "-o", "o"}).options.resolved().early_stop, 0.03);
+  EXPECT_EQ(parse({"m", "-o", "o", "--no-early-stop"}).options.resolved().early_stop, 0);
+  EXPECT_EQ(parse({"m", "-o", "o", "--recipe", "autoround", "--early-stop", "0.01"})
+                .options.resolved()
+                .early_stop,
+            0.01);
+}
+
 TEST(QuantizeFlags, DisableOptRtnMakesNoIterationsPlainRounding) {
   Parsed p = parse({"m", "-o", "o", "--iters", "0", "--disable_opt_rtn"});
   EXPECT_EQ(p.problems, "");

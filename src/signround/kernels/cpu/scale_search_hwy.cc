@@ -36,6 +36,7 @@ constexpr int64_t kBlock = 128;  // weights whose events are listed at a time
 constexpr int64_t kRows = kSearchRows, kColumns = kSearchColumns, kPlaces = kRows * kColumns;
 
 using DD = hn::CappedTag<double, kColumns>;
+using DD2 = hn::CappedTag<double, 2>;
 
 template <class Io>
 HWY_INLINE VF loss_terms(const Io& io, const float* x, const float* w, int64_t j, VF t, VF s, VF lo,
@@ -96,67 +97,93 @@ float first_largest(const float* x, int64_t n) {
   return x[j];
 }
 
+#if HWY_TARGET == HWY_SCALAR  // without vectors every candidate is tried
+template <bool kWeighted>
+bool search_events(float, Best&) {
+  return false;
+}
+#else
+
 // What the events of the candidates m = 0 .. 2 * steps (c ascending) add, and what holds before the
 // first of them.
 struct Events {
-  HWY_ALIGN double qq[kPlaces];  // w q^2
-  HWY_ALIGN double qu[kPlaces];  // w q u
+  HWY_ALIGN double sums[2 * kPlaces];  // w q^2 and w q u side by side: an event adds to both
   double qq_start = 0, qu_start = 0, uu = 0;
   float largest_weight = 0;
 };
 
+// Event e adds per_weight w and w u to the pair at places[e]. Lists are readable for a vector
+// beyond `count`.
+template <bool kWeighted>
+HWY_INLINE void add_events(double per_weight, const float* u, const float* w, const int32_t* places,
+                           int64_t count, double* sums) {
+  const DD d;
+  const hn::Rebind<float, DD> df;
+  const DD2 pair;
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d)), half = width / 2;
+  HWY_ALIGN double pairs[2 * kColumns];
+  const auto add = [&](int64_t e, int64_t slot) HWY_ATTR {
+    double* to = sums + 2 * places[e];
+    hn::Store(hn::Add(hn::Load(pair, to), hn::Load(pair, pairs + 2 * slot)), pair, to);
+  };
+  for (int64_t e = 0; e < count; e += width) {
+    auto qq = hn::Set(d, per_weight), qu = hn::PromoteTo(d, hn::LoadU(df, u + e));
+    if constexpr (kWeighted) {
+      const auto weight = hn::PromoteTo(d, hn::LoadU(df, w + e));
+      qq = hn::Mul(qq, weight), qu = hn::Mul(qu, weight);
+    }
+    // Events 0, 2, 4, ... and then 1, 3, 5, ...
+    hn::Store(hn::InterleaveLower(d, qq, qu), d, pairs);
+    hn::Store(hn::InterleaveUpper(d, qq, qu), d, pairs + width);
+    if (e + width <= count) {
+      for (int64_t i = 0; i < half; ++i) add(e + 2 * i, i), add(e + 2 * i + 1, half + i);
+    } else {
+      for (int64_t i = 0; e + i < count; ++i) add(e + i, i % 2 * half + i / 2);
+    }
+  }
+}
+
+// The events of one k, in the order of their weights.
+struct Listed {
+  int64_t count = 0;
+  HWY_ALIGN int32_t places[kBlock + kSums];
+  HWY_ALIGN float u[kBlock + kSums], w[kBlock + kSums];
+};
+constexpr int kMostSteps = 8;  // of k
+
 template <bool kWeighted>
 HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
                         const ScaleCandidates& candidates, float reciprocal, Events& events) {
-  HWY_ALIGN float u[kBlock], inverse[kBlock], limit[kBlock], weight[kBlock];
-  HWY_ALIGN int32_t places[kBlock + kSums];
-  HWY_ALIGN float listed_u[kBlock + kSums], listed_w[kBlock + kSums];
-  const int64_t width = lanes(), vectors = (n + width - 1) / width;
-  const VF zero = set(0);
+  Listed listed[kMostSteps];
+  const int64_t width = lanes();
+  const VF zero = set(0), one = set(1);
   const VF inverse_step = set(static_cast<float>(1 / candidates.step));
-  VF uu = zero, largest_weight = zero;
-  for (int64_t i = 0, j = 0; i < vectors; ++i, j += width) {
-    const VF value = j + width <= n ? load(x + j) : Part{n - j}.load(x, j);
-    // q of x / g < 0 ends at half - 1, q of the sign of g at half (t is negative).
-    const VF ratio = hn::Mul(value, set(reciprocal));
-    const VF magnitude = hn::Abs(ratio);
-    const float half = static_cast<float>(candidates.half);
-    hn::Store(magnitude, DF(), u + j);
-    hn::Store(hn::Div(inverse_step, magnitude), DF(), inverse + j);
-    hn::Store(hn::IfThenElse(hn::Lt(ratio, zero), set(half - 1), set(half)), DF(), limit + j);
-    if constexpr (kWeighted) {
-      const VF wv = j + width <= n ? load(w + j) : Part{n - j}.load(w, j);
-      hn::Store(wv, DF(), weight + j);
-      uu = hn::Add(uu, hn::Mul(wv, hn::Mul(magnitude, magnitude)));
-      largest_weight = hn::Max(largest_weight, wv);
-    } else {
-      uu = hn::Add(uu, hn::Mul(magnitude, magnitude));
-    }
-  }
-  events.uu += sum_lanes_double(uu);
-  events.largest_weight =
-      kWeighted ? std::max(events.largest_weight, hn::GetLane(hn::MaxOfLanes(DF(), largest_weight)))
-                : 1.0f;
-
   const float c_first = static_cast<float>(candidates.half - candidates.step * candidates.steps);
   const VF origin = set(static_cast<float>(static_cast<double>(c_first) / candidates.step));
   const VF last = set(static_cast<float>(2 * candidates.steps));
-  VF qq_start = zero, qu_start = zero;
-  for (int k = 1; k <= candidates.half; ++k) {
-    const VF threshold = set(static_cast<float>(k) - 0.5f),
-             step_of_qq = set(static_cast<float>(2 * k - 1));
-    const VF this_k = set(static_cast<float>(k));
-    int64_t count = 0;
-    for (int64_t i = 0, j = 0; i < vectors; ++i, j += width) {
+  VF uu = zero, largest_weight = zero, qq_start = zero, qu_start = zero;
+  for (int64_t j = 0; j < n; j += width) {
+    const VF value = j + width <= n ? load(x + j) : Part{n - j}.load(x, j);
+    const VF ratio = hn::Mul(value, set(reciprocal));
+    const VF u = hn::Abs(ratio);
+    const VF inverse = hn::Div(inverse_step, u);
+    VF weight = one;
+    if constexpr (kWeighted) {
+      weight = j + width <= n ? load(w + j) : Part{n - j}.load(w, j);
+      largest_weight = hn::Max(largest_weight, weight);
+    }
+    const VF wu = kWeighted ? hn::Mul(weight, u) : u;
+    uu = hn::Add(uu, hn::Mul(wu, u));
+    VF q_start = zero;  // of the first candidate: as many k as c has passed there
+    for (int k = 1; k <= candidates.half; ++k) {
       // The first m with c >= (k - 1/2) / u. u = 0 gives infinity, which is past the last.
-      const VF first = hn::Ceil(hn::Sub(hn::Mul(threshold, hn::Load(DF(), inverse + j)), origin));
-      const VF magnitude = hn::Load(DF(), u + j);
-      const auto reached = hn::And(hn::Le(this_k, hn::Load(DF(), limit + j)), hn::Le(first, last));
-      const auto listed = hn::And(reached, hn::Gt(first, zero));
-      const auto before = hn::AndNot(listed, reached);
-      const VF wv = kWeighted ? hn::Load(DF(), weight + j) : set(1);
-      qq_start = hn::Add(qq_start, hn::IfThenElseZero(before, hn::Mul(step_of_qq, wv)));
-      qu_start = hn::Add(qu_start, hn::IfThenElseZero(before, hn::Mul(wv, magnitude)));
+      const VF first =
+          hn::Ceil(hn::Sub(hn::Mul(set(static_cast<float>(k) - 0.5f), inverse), origin));
+      auto reached = hn::Le(first, last);
+      // q of x / g < 0 ends at half - 1, q of the sign of g at half (t is negative).
+      if (k == candidates.half) reached = hn::AndNot(hn::Lt(ratio, zero), reached);
+      const auto after_start = hn::And(reached, hn::Gt(first, zero));
+      q_start = hn::Add(q_start, hn::IfThenElseZero(hn::AndNot(after_start, reached), one));
       // place = m mod kRows * kColumns + column, column = floor(m / kRows): exact in f32. Adding
       // 2^23 leaves it in the low bits.
       const VF column =
@@ -164,49 +191,50 @@ HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
       const VF place = hn::Sub(hn::Mul(first, set(kColumns)), hn::Mul(column, set(kPlaces - 1)));
       const auto bits = hn::BitCast(DI(), hn::Add(place, set(0x1p23f)));
       const auto indices = hn::And(bits, hn::Set(DI(), 0x7fffff));
-      hn::StoreU(hn::Compress(indices, hn::RebindMask(DI(), listed)), DI(), places + count);
-      hn::StoreU(hn::Compress(magnitude, listed), DF(), listed_u + count);
-      if constexpr (kWeighted) hn::StoreU(hn::Compress(wv, listed), DF(), listed_w + count);
-      count += static_cast<int64_t>(hn::CountTrue(DF(), listed));
+      Listed& to = listed[k - 1];
+      hn::StoreU(hn::Compress(indices, hn::RebindMask(DI(), after_start)), DI(),
+                 to.places + to.count);
+      hn::StoreU(hn::Compress(u, after_start), DF(), to.u + to.count);
+      if constexpr (kWeighted) hn::StoreU(hn::Compress(weight, after_start), DF(), to.w + to.count);
+      to.count += static_cast<int64_t>(hn::CountTrue(DF(), after_start));
     }
-    const double per_weight = 2 * k - 1;
-    for (int64_t e = 0; e < count; ++e) {
-      const int32_t p = places[e];
-      if constexpr (kWeighted) {
-        const double wd = static_cast<double>(listed_w[e]);
-        events.qq[p] += per_weight * wd;
-        events.qu[p] += wd * static_cast<double>(listed_u[e]);
-      } else {
-        events.qq[p] += per_weight;
-        events.qu[p] += static_cast<double>(listed_u[e]);
-      }
-    }
+    // 1 + 3 + 5 + ... = q^2
+    const VF qu = hn::Mul(q_start, wu);
+    qu_start = hn::Add(qu_start, qu);
+    qq_start = hn::Add(qq_start, hn::Mul(q_start, kWeighted ? hn::Mul(q_start, weight) : q_start));
   }
+  for (int k = 1; k <= candidates.half; ++k) {
+    const Listed& of = listed[k - 1];
+    add_events<kWeighted>(2 * k - 1, of.u, of.w, of.places, of.count, events.sums);
+  }
+  events.uu += sum_lanes_double(uu);
+  events.largest_weight =
+      kWeighted ? std::max(events.largest_weight, hn::GetLane(hn::MaxOfLanes(DF(), largest_weight)))
+                : 1.0f;
   events.qq_start += sum_lanes_double(qq_start);
   events.qu_start += sum_lanes_double(qu_start);
 }
 
-// Replaces qq by the losses without sum w u^2, in units of g^2; returns the smallest of the
-// candidates.
-HWY_ATTR double losses_of(Events& events, const ScaleCandidates& candidates) {
+// The losses of all candidates without sum w u^2, in units of g^2; returns the smallest. The sums
+// of events become those up to each candidate within its column.
+HWY_ATTR double losses_of(Events& events, const ScaleCandidates& candidates, double* losses) {
   const DD d;
   const int64_t width = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t column = 0; column < kColumns; column += width) {
-    auto qq = hn::Zero(d), qu = hn::Zero(d);
-    for (int64_t p = column; p < kPlaces; p += kColumns) {
-      qq = hn::Add(qq, hn::Load(d, events.qq + p));
-      qu = hn::Add(qu, hn::Load(d, events.qu + p));
-      hn::Store(qq, d, events.qq + p);
-      hn::Store(qu, d, events.qu + p);
+  for (int64_t column = 0; column < 2 * kColumns; column += width) {
+    auto sum = hn::Zero(d);
+    for (int64_t p = column; p < 2 * kPlaces; p += 2 * kColumns) {
+      sum = hn::Add(sum, hn::Load(d, events.sums + p));
+      hn::Store(sum, d, events.sums + p);
     }
   }
   HWY_ALIGN double qq_before[kColumns], qu_before[kColumns];
   double qq = events.qq_start, qu = events.qu_start;
   for (int64_t column = 0; column < kColumns; ++column) {
+    const double* last = events.sums + 2 * (kPlaces - kColumns + column);
     qq_before[column] = qq;
     qu_before[column] = qu;
-    qq += events.qq[kPlaces - kColumns + column];
-    qu += events.qu[kPlaces - kColumns + column];
+    qq += last[0];
+    qu += last[1];
   }
   auto smallest = hn::Zero(d);  // c = infinity; no candidate that can win is worse
   for (int64_t column = 0; column < kColumns; column += width) {
@@ -214,10 +242,12 @@ HWY_ATTR double losses_of(Events& events, const ScaleCandidates& candidates) {
     const auto qu_offset = hn::Load(d, qu_before + column);
     for (int64_t p = column; p < kPlaces; p += kColumns) {
       const auto inverse = hn::LoadU(d, candidates.inverse_in_columns.data() + p);
-      const auto sum_qq = hn::Mul(hn::Add(hn::Load(d, events.qq + p), qq_offset), inverse);
-      const auto sum_qu = hn::Add(hn::Load(d, events.qu + p), qu_offset);
+      const auto low = hn::Load(d, events.sums + 2 * p),
+                 high = hn::Load(d, events.sums + 2 * p + width);
+      const auto sum_qq = hn::Mul(hn::Add(hn::ConcatEven(d, high, low), qq_offset), inverse);
+      const auto sum_qu = hn::Add(hn::ConcatOdd(d, high, low), qu_offset);
       const auto loss = hn::Mul(hn::Sub(sum_qq, hn::Add(sum_qu, sum_qu)), inverse);
-      hn::Store(loss, d, events.qq + p);
+      hn::Store(loss, d, losses + p);
       smallest = hn::Min(smallest, loss);
     }
   }
@@ -230,10 +260,7 @@ HWY_ATTR bool search_events(float largest, Best& best) {
   Events events;
   const DD d;
   const int64_t width = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t p = 0; p < kPlaces; p += width) {
-    hn::Store(hn::Zero(d), d, events.qq + p);
-    hn::Store(hn::Zero(d), d, events.qu + p);
-  }
+  for (int64_t p = 0; p < 2 * kPlaces; p += width) hn::Store(hn::Zero(d), d, events.sums + p);
   for (int64_t j = 0; j < best.n; j += kBlock) {
     const int64_t n = std::min(kBlock, best.n - j);
     add_block<kWeighted>(best.x + j, kWeighted ? best.w + j : nullptr, n, best.candidates,
@@ -246,15 +273,15 @@ HWY_ATTR bool search_events(float largest, Best& best) {
   if (!(raw > n * heaviest * 0x1p-120) || !(unit * heaviest * n < 0x1p120)) return false;
 
   const double tolerance = 2 * (160 + n / 4) * 0x1p-24 * events.uu;
-  const double bound = losses_of(events, best.candidates) + tolerance;
+  HWY_ALIGN double losses[kPlaces];
+  const double bound = losses_of(events, best.candidates, losses) + tolerance;
   const int steps = best.candidates.steps;
   int found[kPlaces];
   int count = 0;
   for (int64_t p = 0; p < kPlaces; p += width) {
-    if (hn::AllFalse(d, hn::Le(hn::Load(d, events.qq + p), hn::Set(d, bound)))) continue;
+    if (hn::AllFalse(d, hn::Le(hn::Load(d, losses + p), hn::Set(d, bound)))) continue;
     for (int64_t i = p; i < p + width; ++i) {
-      if (!(events.qq[i] <= bound) ||
-          best.candidates.inverse_in_columns[static_cast<size_t>(i)] == 0)
+      if (!(losses[i] <= bound) || best.candidates.inverse_in_columns[static_cast<size_t>(i)] == 0)
         continue;
       const int j =
           steps - static_cast<int>(i % kColumns * kRows + i / kColumns);  // c descends as j grows
@@ -266,6 +293,8 @@ HWY_ATTR bool search_events(float largest, Best& best) {
   for (int i = 0; i < count; ++i) best.attempt(found[i] < -steps ? 0 : found[i]);
   return count > 0;
 }
+
+#endif
 
 float search(const float* x, const float* w, int64_t n, const ScaleCandidates& candidates) {
   const float largest = n > 0 ? first_largest(x, n) : 0.0f;
