@@ -7,22 +7,17 @@
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/kept.h"
 #include "signround/kernels/cpu/matmul.h"
-#include "signround/tensor/buffer.h"
 
 namespace signround::kernels::amx {
 
 inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 
 // Packed operands of the product that this thread runs, and A and the sums of the block that it
-// computes; kept, since making memory costs page faults.
+// computes.
 struct Workspace {
   Buffer a, b, bias, steps, block, sums;
-  template <class T>
-  static T* room(Buffer& buffer, int64_t values) {
-    if (buffer.bytes() < values * int64_t{sizeof(T)}) buffer = Buffer(values * int64_t{sizeof(T)});
-    return buffer.as<T>();
-  }
 };
 
 inline Workspace& workspace() {

@@ -56,8 +56,8 @@ class AmxPlan : public MatmulPlan {
     if (!s_.accumulate) from = nullptr;
     if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     Workspace& w = amx::workspace();
-    const Packed packed{Workspace::room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
-                        Workspace::room<BF16>(w.b, n_ * depth_ * kStep)};
+    const Packed packed{room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
+                        room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c, from) : nullptr;
     const bool streams_c = streams(c);
     amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, [&](const Strip& strip) {
@@ -97,7 +97,7 @@ class AmxPlan : public MatmulPlan {
       from = sums;
       return nullptr;
     }
-    float* padded = Workspace::room<float>(w.bias, up(s_.n, kPanel) * kPanel);
+    float* padded = room<float>(w.bias, up(s_.n, kPanel) * kPanel);
     std::fill(std::copy_n(bias, s_.n, padded), padded + up(s_.n, kPanel) * kPanel, 0.0f);
     return padded;
   }
@@ -125,8 +125,8 @@ class AmxPlan : public MatmulPlan {
         split, panels_m, panels_n, [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           if (pack_own && s.new_y) amx::pack_b(s.y, n0, n1, packed.b);
           Workspace& w = amx::workspace();
-          Block block{.a = packs_blocks_ ? Workspace::room<BF16>(w.block, kBlockPanels) : nullptr};
-          if (depth_ > kBlockDepth) block.sums = Workspace::room<float>(w.sums, amx::kBlockSums);
+          Block block{.a = packs_blocks_ ? room<BF16>(w.block, kBlockPanels) : nullptr};
+          if (depth_ > kBlockDepth) block.sums = room<float>(w.sums, amx::kBlockSums);
           amx::for_each_block(
               m0, m1, n0, n1, up(s.k, kDepth), kBlockDepth,
               [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t k0, int64_t k1) {

@@ -38,9 +38,9 @@ class Int8Plan : public MatmulPlan {
   void run(const void* a, const void* b, const float*, void* c, const float* from) const override {
     start_from(s_, from, c);
     Workspace& w = amx::workspace();
-    float* steps = Workspace::room<float>(w.steps, (m_ + n_) * kPanel);
-    const Packed packed{Workspace::room<int8_t>(w.a, m_ * depth_ * kInt8Step),
-                        Workspace::room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps,
+    float* steps = room<float>(w.steps, (m_ + n_) * kPanel);
+    const Packed packed{room<int8_t>(w.a, m_ * depth_ * kInt8Step),
+                        room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps,
                         steps + m_ * kPanel};
     amx::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, [&](const Strip& strip) {
       multiply(strip, packed, static_cast<float*>(c) + strip.at);

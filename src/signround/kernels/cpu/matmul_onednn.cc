@@ -1,18 +1,12 @@
-#include <dnnl.hpp>
-
 #include "signround/base/error.h"
 #include "signround/kernels/cpu/matmul.h"
 #include "signround/kernels/cpu/matmul_start.h"
+#include "signround/kernels/cpu/onednn.h"
 
 namespace signround::kernels {
 namespace {
 
 using dnnl::memory;
-
-const dnnl::engine& cpu_engine() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
 
 memory::desc desc_of(int64_t rows, int64_t cols, DType dtype, bool transposed, int64_t stride) {
   const auto type = dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;

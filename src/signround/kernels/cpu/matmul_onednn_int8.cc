@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <dnnl.hpp>
 #include <map>
 #include <vector>
 
@@ -7,35 +6,26 @@
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/int8_rows.h"
 #include "signround/kernels/cpu/int8_step.h"
+#include "signround/kernels/cpu/kept.h"
 #include "signround/kernels/cpu/matmul.h"
+#include "signround/kernels/cpu/onednn.h"
 
 namespace signround::kernels {
 namespace {
 
 using dnnl::memory;
 
-const dnnl::engine& cpu_engine() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-
 // Operands are rounded where they would be read, in the order in which they lie; oneDNN multiplies
 // them to whole numbers, for as many rows of C at a time as these have room.
 constexpr int64_t kSumsBytes = int64_t{8} << 20;
 
-// Kept by the calling thread, since making memory costs page faults.
+// Kept by the calling thread.
 struct Workspace {
   Buffer a, b, steps, sums;
 };
 Workspace& workspace() {
   thread_local Workspace mine;
   return mine;
-}
-template <class T>
-T* room(Buffer& buffer, int64_t values) {
-  const int64_t bytes = values * int64_t{sizeof(T)};
-  if (buffer.bytes() < bytes) buffer = Buffer(bytes);
-  return buffer.as<T>();
 }
 
 class Int8Plan : public MatmulPlan {
