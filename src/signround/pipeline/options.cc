@@ -51,7 +51,6 @@ QuantizeOptions QuantizeOptions::resolved() const {
   if (r.start.empty()) r.start = r.scales == "free" ? "searched" : "nearest";
   if (r.iters < 0)
     r.iters = recipe == "best" ? 1000 : recipe == "light" || (own && !few_bits) ? 50 : 200;
-  if (r.early_stop < 0) r.early_stop = own ? 0.03 : 0;
   // The pass reads integers from a packed format.
   const bool packed = std::any_of(r.formats.begin(), r.formats.end(),
                                   [](const std::string& f) { return f != "fake"; });

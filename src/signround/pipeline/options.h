@@ -26,7 +26,7 @@ struct QuantizeOptions {
   std::string method = "signround";
   std::string recipe = "auto";
   int iters = -1;  // -1, and 0 or "" below: as the recipe has it
-  double early_stop = -1;
+  double early_stop = 0;
   double lr = 0, minmax_lr = 0;
   std::string scales, start;
   double scale_lr = 2e-3;
@@ -162,7 +162,7 @@ struct QuantizeOptions {
        .value = "N"});
     v("early_stop", early_stop,
       {.help = "end a block's steps where its loss over all samples is not lower by this share than "
-               "the time before; 0: never. Unless given, 0.03 with --recipe auto, else 0",
+               "the time before; 0: never. 0.03 saves a third of 200 steps (docs/accuracy.md)",
        .min = 0,
        .max = 1,
        .value = "X"});

@@ -73,7 +73,6 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_FALSE(own.keeps_best());
   EXPECT_EQ(own.e2e_epochs, 0);
   EXPECT_TRUE(own.judges_states());
-  EXPECT_EQ(own.early_stop, 0.03);
   options.bits = 2;
   EXPECT_EQ(options.resolved().e2e_epochs, 2);
   EXPECT_TRUE(options.resolved().judges_states());
@@ -97,7 +96,6 @@ TEST(QuantizeOptions, TheRecipeDecidesWhatIsNotGiven) {
   EXPECT_EQ(theirs.iters, 200);
   EXPECT_EQ(theirs.e2e_epochs, 0);
   EXPECT_FALSE(theirs.judges_states());
-  EXPECT_EQ(theirs.early_stop, 0);
   EXPECT_EQ(theirs.lr, 0) << "the slot's own rule";
   EXPECT_TRUE(theirs.keeps_best());
   EXPECT_EQ(theirs.bits, 2);
