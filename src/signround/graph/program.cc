@@ -243,8 +243,9 @@ struct Program::Impl {
                        }});
   }
 
-  // While training, products round what only products and gates read. Where a product has more than
-  // so many values along k, its kernel keeps sums in C.
+  // While training, products round what only products and gates read. More values along k than a
+  // kernel packs at a time leave sums in C between, which rounded ones cannot hold: all of k packed
+  // at once costs more there than rounding saves.
   bool rounds(int64_t k) const {
     return options.train && compute() == DType::kBF16 && k <= kRoundedDepth;
   }

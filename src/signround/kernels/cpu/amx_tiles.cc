@@ -34,11 +34,10 @@ const char* find_why_not() noexcept {
   return nullptr;
 }
 
-inline __attribute__((always_inline)) void fetch(const BF16* p) { __builtin_prefetch(p); }
-
 // One tile: 16 of the outer index from o, 32 of k from k. As k pairs times outer (a tile of B) or
 // as outer times k (a tile of A); the memory's own order decides which of them is a transposition
-// of 16 x 16 pairs.
+// of 16 x 16 pairs. Memory is asked for 16 rows, or two tiles, ahead: a core's own prefetching does
+// not follow that many rows side by side.
 template <bool kMajor, bool kOuterFirst>
 SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Operand& x, int64_t o,
                                                                       int64_t k, BF16* out) {
@@ -47,8 +46,8 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
     const auto wanted = static_cast<__mmask16>(lanes(x.outer - o, 16));
     const BF16* row = x.data + k * x.stride + o;
     for (int i = 0; i < 16; ++i, row += 2 * x.stride) {
-      fetch(row + 16 * x.stride);
-      fetch(row + 17 * x.stride);
+      __builtin_prefetch(row + 16 * x.stride);
+      __builtin_prefetch(row + 17 * x.stride);
       const auto first = k + 2 * i < x.k ? wanted : __mmask16(0);
       const auto second = k + 2 * i + 1 < x.k ? wanted : __mmask16(0);
       const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, row)),
@@ -59,7 +58,7 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
     const auto wanted = static_cast<__mmask32>(lanes(x.k - k, 32));
     const BF16* row = x.data + o * x.stride + k;
     for (int i = 0; i < 16; ++i, row += x.stride) {
-      fetch(row + 2 * kDepth);
+      __builtin_prefetch(row + 2 * kDepth);
       r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
     }
   }

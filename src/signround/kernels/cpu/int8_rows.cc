@@ -17,13 +17,9 @@ HWY_INLINE hn::Vec<DI> magnitude_bits(VF v) {
   return hn::And(hn::BitCast(DI(), v), hn::Set(DI(), 0x7fffffff));
 }
 
-template <class Io>
-HWY_INLINE void store_codes(const Io& io, VF v, VF inverse, int8_t* out, int64_t j);
-template <>
 HWY_INLINE void store_codes(const Full&, VF v, VF inverse, int8_t* out, int64_t j) {
   hn::StoreU(hn::DemoteTo(DI8(), hn::NearestInt(hn::Mul(v, inverse))), DI8(), out + j);
 }
-template <>
 HWY_INLINE void store_codes(const Part& part, VF v, VF inverse, int8_t* out, int64_t j) {
   HWY_ALIGN int8_t padded[hn::MaxLanes(DF())];
   store_codes(Full{}, v, inverse, padded, 0);
