@@ -82,7 +82,8 @@ def grid_case(symmetry, bits, group_size, columns, scale_dtype, w_dtype):
     w = random_weights(out, columns, DTYPES[w_dtype])
     padded, shape, pad = reshape_pad_tensor_by_group_size(w, group_size)
     groups = padded.shape[0]
-    v = (1.2 * torch.rand(padded.shape) - 0.6).requires_grad_()
+    v = 1.2 * torch.rand(padded.shape) - 0.6
+    v = (torch.round(v * 2**15) / 2**15).requires_grad_()  # signround keeps whole numbers of 16 bits
     alpha, beta = torch.rand(groups), torch.rand(groups)
     alpha[::3] = 1
     beta[::4] = 1

@@ -523,13 +523,22 @@ struct Program::Impl {
       LazyMatmul* overwrite = product(spec);
       spec.accumulate = true;
       LazyMatmul* accumulate = product(spec);
+      spec.accumulate = false;
+      spec.out = gradient_dtype(options, false);
+      LazyMatmul* rounded = spec.out == DType::kBF16 ? product(spec) : nullptr;
       backward.push_back({timing("linears.weight_gradient"), work, [=, this](Run& run) {
                             auto& weights = run.weights->group(group);
                             require(weights.gradient.data() != nullptr, "program",
                                     "no gradient buffers were allocated");
-                            (run.accumulate ? accumulate : overwrite)
+                            const bool narrow = run.weights->gradient_dtype() == DType::kBF16;
+                            require(!narrow || (rounded && !run.accumulate), "program",
+                                    "weight gradients in BF16 cannot be ",
+                                    run.accumulate ? "added to" : "made here");
+                            (narrow           ? rounded
+                             : run.accumulate ? accumulate
+                                              : overwrite)
                                 ->run(pointer(d_y_read), pointer(x), nullptr,
-                                      weights.gradient.as<float>());
+                                      weights.gradient.data());
                           }});
     }
     if (options.bias_gradients && is_tuned(op(i)) &&
@@ -720,6 +729,14 @@ void Program::backward(BlockWeights& weights, bool accumulate) {
 
 void Program::set_linear_input_observer(LinearInputObserver observer) {
   impl_->observer = std::move(observer);
+}
+DType Program::gradient_dtype(const ProgramOptions& options, bool accumulates) {
+  const bool narrow = options.compute == DType::kBF16 && !options.int8_gradients && !accumulates &&
+                      options.batch * options.seq_len <= Impl::kRoundedDepth;
+  return narrow ? DType::kBF16 : DType::kF32;
+}
+DType Program::gradient_dtype(bool accumulates) const {
+  return gradient_dtype(impl_->options, accumulates);
 }
 int64_t Program::bytes() const { return impl_->arena.bytes(); }
 const std::vector<OpTiming>& Program::timings() const { return impl_->timings; }

@@ -207,6 +207,10 @@ double largest(const std::vector<double>& values) {
   return m;
 }
 
+const float* gradient_of(const WeightView& view) {
+  return static_cast<const float*>(view.gradient.data);
+}
+
 TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
   const int64_t batch = 2, seq = 3, rows = batch * seq;
   for (const Toy& toy : kToys) {
@@ -243,7 +247,7 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
       const auto want = testing::complex_step_grad({w.data(), p.out, p.in}, loss);
       const WeightView place = setup.weights.weight(p.name);
       for (int64_t i = 0; i < p.out * p.in; ++i)
-        ASSERT_NEAR(place.gradient[i / p.in * place.stride + i % p.in],
+        ASSERT_NEAR(gradient_of(place)[i / p.in * place.stride + i % p.in],
                     want[static_cast<size_t>(i)], kRelative * largest(want))
             << p.name << " " << i;
     }
@@ -260,6 +264,41 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
       ASSERT_NEAR(program.input_gradient()[i], want_x[static_cast<size_t>(i)],
                   kRelative * largest(want_x))
           << i;
+  }
+}
+
+// Rounded once: off by at most 2^-9 of the power of two above, so by 2^-8 of themselves, beside
+// what the order of sums changes.
+TEST(Program, WeightGradientsInBf16AreThoseOfF32Rounded) {
+  const ProgramOptions options{.batch = 2, .seq_len = 3, .compute = DType::kBF16, .train = true};
+  ASSERT_EQ(Program::gradient_dtype(options, false), DType::kBF16);
+  EXPECT_EQ(Program::gradient_dtype(options, true), DType::kF32);
+  for (const Toy& toy : kToys) {
+    ToyModel wide(toy, DType::kBF16), narrow(toy, DType::kBF16);
+    const auto x = testing::random_normal(6 * kHidden, 1),
+               d_y = testing::random_normal(6 * kHidden, 2);
+    narrow.weights.allocate_gradients(DType::kBF16);
+    Program program(wide.graph, options);
+    for (ToyModel* setup : {&wide, &narrow}) {
+      std::copy(x.begin(), x.end(), program.input());
+      program.forward(setup->weights);
+      std::copy(d_y.begin(), d_y.end(), program.output_gradient());
+      program.backward(setup->weights, false);
+    }
+    EXPECT_THROW(program.backward(narrow.weights, true), Error);
+    for (const auto& p : wide.graph.linear_params()) {
+      const WeightView u = wide.weights.weight(p.name), v = narrow.weights.weight(p.name);
+      ASSERT_EQ(v.gradient.dtype, DType::kBF16);
+      const auto* rounded = static_cast<const BF16*>(v.gradient.data);
+      double scale = 0;
+      for (int64_t i = 0; i < p.out * p.in; ++i)
+        scale = std::max(scale, std::abs(double(gradient_of(u)[i])));
+      EXPECT_GT(scale, 0) << p.name;
+      for (int64_t i = 0; i < p.out * p.in; ++i)
+        ASSERT_NEAR(gradient_of(u)[i], to_f32(rounded[i]),
+                    std::abs(double(gradient_of(u)[i])) / 256 + 1e-6 * scale)
+            << p.name << " " << i;
+    }
   }
 }
 
@@ -293,7 +332,7 @@ TEST(Program, GradientsOfMicroBatchesAddUp) {
   for (const auto& p : whole.graph.linear_params()) {
     const WeightView a = whole.weights.weight(p.name), b = parts.weights.weight(p.name);
     for (int64_t i = 0; i < p.out * p.in; ++i)
-      EXPECT_NEAR(a.gradient[i], b.gradient[i], 1e-4) << p.name;
+      EXPECT_NEAR(gradient_of(a)[i], gradient_of(b)[i], 1e-4) << p.name;
   }
   for (const auto& p : whole.graph.vector_params()) {
     const auto a = whole.weights.vector_gradient(p.name), b = parts.weights.vector_gradient(p.name);
@@ -320,9 +359,9 @@ TEST(Program, Bf16ProductsStayNearF32) {
       const WeightView u = exact.weights.weight(p.name), v = rounded.weights.weight(p.name);
       double scale = 0;
       for (int64_t i = 0; i < p.out * p.in; ++i)
-        scale = std::max(scale, std::abs(double(u.gradient[i])));
+        scale = std::max(scale, std::abs(double(gradient_of(u)[i])));
       for (int64_t i = 0; i < p.out * p.in; ++i)
-        ASSERT_NEAR(u.gradient[i], v.gradient[i], 14.0 / 512 * scale) << p.name << " " << i;
+        ASSERT_NEAR(gradient_of(u)[i], gradient_of(v)[i], 14.0 / 512 * scale) << p.name << " " << i;
     }
   }
 }
@@ -372,7 +411,7 @@ TEST(Program, Int8GradientsAreProductsOfRoundedOperands) {
   for (int64_t o = 0; o < kOut; ++o)
     for (int64_t i = 0; i < kIn; ++i) {
       const auto at = static_cast<size_t>(o * kIn + i);
-      const float got = place.gradient[o * place.stride + i];
+      const float got = gradient_of(place)[o * place.stride + i];
       EXPECT_NEAR(got, want_w[at], 4 * 6e-8 * kRows * 25);  // as in matmul_test.cc
       off_w = std::max(off_w, std::fabs(double(got) - double(exact_w[at])));
     }
@@ -438,8 +477,8 @@ TEST(Program, PlansLessThanTheSumOfItsBuffersAndSkipsUnwantedGradients) {
   std::copy(x.begin(), x.end(), program.output_gradient());
   program.backward(setup.weights, false);
   for (const char* name : {"gate", "up", "down", "o"})
-    EXPECT_EQ(setup.weights.weight(name).gradient[0], 0) << name;
-  EXPECT_NE(setup.weights.weight("q").gradient[0], 0);
+    EXPECT_EQ(gradient_of(setup.weights.weight(name))[0], 0) << name;
+  EXPECT_NE(gradient_of(setup.weights.weight("q"))[0], 0);
 }
 
 }  // namespace

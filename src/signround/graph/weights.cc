@@ -43,9 +43,14 @@ void BlockWeights::rename(const Graph& graph) {
   }
 }
 
-void BlockWeights::allocate_gradients() {
-  for (Group& group : groups_)
-    if (!group.gradient.data()) group.gradient = Buffer(group.out * group.in * 4);
+void BlockWeights::allocate_gradients(DType dtype) {
+  gradient_dtype_ = dtype;
+  for (Group& group : groups_) {
+    const int64_t bytes = group.out * group.in * size_of(dtype);
+    if (group.gradient.bytes() == bytes) continue;
+    group.gradient = Buffer();
+    group.gradient = Buffer(bytes);
+  }
 }
 
 void BlockWeights::allocate_norm_gradients() {
@@ -66,12 +71,16 @@ WeightView BlockWeights::weight(std::string_view linear_name) {
   const Place& place = found->second;
   Group& group = groups_[place.group];
   const int64_t offset = place.row * group.in;
+  RowsAny gradient;
+  if (group.gradient.data())
+    gradient = {group.gradient.as<char>() + offset * size_of(gradient_dtype_), gradient_dtype_,
+                group.in};
   return {.data = group.weight.as<char>() + offset * size_of(compute_),
           .dtype = compute_,
           .out = place.param.out,
           .in = group.in,
           .stride = group.in,
-          .gradient = group.gradient.data() ? group.gradient.as<float>() + offset : nullptr};
+          .gradient = gradient};
 }
 
 const BlockWeights::VectorPlace& BlockWeights::place_of(std::string_view vector) const {
@@ -98,8 +107,9 @@ void BlockWeights::zero_vector_gradients() {
   for (Group& group : groups_) std::ranges::fill(floats(group.bias_gradient), 0.0f);
 }
 
-int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute, bool gradients) {
-  int64_t bytes = graph.num_weights() * (size_of(compute) + (gradients ? 4 : 0));
+int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute,
+                                   std::optional<DType> gradients) {
+  int64_t bytes = graph.num_weights() * (size_of(compute) + (gradients ? size_of(*gradients) : 0));
   for (const auto& v : graph.vector_params()) bytes += v.size * 4;
   return bytes;
 }

@@ -2,6 +2,7 @@
 // tuner asked for.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,16 +11,17 @@
 
 #include "signround/graph/graph.h"
 #include "signround/tensor/buffer.h"
+#include "signround/tensor/rows.h"
 
 namespace signround {
 
 // One linear layer's place: (out, in) values of `dtype`, rows `stride` elements apart, and its
-// gradient (f32, the same layout, nullptr where none was asked for).
+// gradient (kF32 or kBF16, the same layout; no data where none was asked for).
 struct WeightView {
   void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t out = 0, in = 0, stride = 0;
-  float* gradient = nullptr;
+  RowsAny gradient;
 };
 
 // Layers that read the same input lie one below the other, so that one product serves them all.
@@ -36,11 +38,13 @@ class BlockWeights {
   // Blocks of the same shape can share one BlockWeights: gives it the next block's names. What it
   // holds stays. REQUIRES: same_shape(graph, the graph that it was made for).
   void rename(const Graph& graph);
-  void allocate_gradients();       // for all linear layers; kept from then on
+  // For all linear layers; kept from then on, and made anew where dtype (kF32 or kBF16) changes.
+  void allocate_gradients(DType dtype = DType::kF32);
   void allocate_norm_gradients();  // for all norms
   void allocate_bias_gradients();  // for all linear layers that have one
 
   DType compute() const { return compute_; }
+  DType gradient_dtype() const { return gradient_dtype_; }
   WeightView weight(std::string_view linear_name);
   std::span<float> vector(std::string_view name);  // a norm's weight or a "name.bias"
   // Of the norm_op-th NormOp in the order of recording; an empty gradient: none was asked for.
@@ -59,13 +63,14 @@ class BlockWeights {
     return groups_[linears_op];
   }  // in the order of recording
   Group& group(size_t linears_op) { return groups_[linears_op]; }
-  static int64_t bytes_needed(const Graph& graph, DType compute, bool gradients);
+  // gradients: their type, or none.
+  static int64_t bytes_needed(const Graph& graph, DType compute, std::optional<DType> gradients);
 
  private:
   static std::span<float> floats(Buffer& buffer) {
     return {buffer.as<float>(), static_cast<size_t>(buffer.bytes() / 4)};
   }
-  DType compute_;
+  DType compute_, gradient_dtype_ = DType::kF32;
   std::vector<Group> groups_;
   std::vector<Buffer> norms_, norm_gradients_;
   struct Place {

@@ -224,7 +224,8 @@ class Distiller {
       if (layer.scheme.bits == 16) continue;
       const WeightView place = shape.weights.weight(layer.name);
       with_rounded(layer, [&](const QuantizedLinear& linear) {
-        tuners_.at(layer.name).step(linear, place.gradient, place.stride, lr);
+        tuners_.at(layer.name).step(linear, static_cast<const float*>(place.gradient.data),
+                                       place.gradient.stride, lr);
       });
     }
     for (size_t n = 0; n < norms.size(); ++n) {
@@ -290,7 +291,7 @@ int64_t distill_bytes(const Architecture& architecture,
     if (std::any_of(shapes.begin(), shapes.end(),
                     [&](const Graph& g) { return same_shape(g, graph); }))
       continue;
-    blocks += BlockWeights::bytes_needed(graph, options.compute, true) +
+    blocks += BlockWeights::bytes_needed(graph, options.compute, DType::kF32) +
               Program::bytes_needed(graph, {.batch = options.batch,
                                             .seq_len = seqlen,
                                             .compute = options.compute,

@@ -79,7 +79,7 @@ void HeadLoss::add_timings(Timings& timings) const {
 
 int64_t HeadLoss::bytes_needed(const Architecture& architecture, DType compute) {
   const Graph head = architecture.head();
-  return BlockWeights::bytes_needed(head, compute, false) +
+  return BlockWeights::bytes_needed(head, compute, std::nullopt) +
          Program::bytes_needed(head, options_of(head, compute, true)) +
          Program::bytes_needed(head, options_of(head, compute, false));
 }

@@ -286,19 +286,37 @@ int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer
   for (const auto& l : layers)
     if (l.scheme.bits < 16)
       bytes += SignRoundSlot::bytes(l.out, l.in, l.scheme, slot,
-                                    l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
+                                    l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32,
+                                    options.keeps_best());
+  return bytes;
+}
+
+ProgramOptions program_options(const QuantizeOptions& options, const Plan& plan) {
+  return {.batch = plan.micro_batch,
+          .seq_len = plan.seqlen,
+          .compute = plan.compute,
+          .train = plan.tunes(),
+          .norm_gradients = options.enable_norm_bias_tuning,
+          .bias_gradients = options.enable_norm_bias_tuning,
+          .int8_gradients = plan.int8_gradients};
+}
+
+// The parameters of the largest unit, and where they are tuned, their gradients.
+int64_t weights_bytes(const QuantizeOptions& options, const Plan& plan) {
+  std::optional<DType> gradients;
+  if (plan.tunes())
+    gradients = Program::gradient_dtype(program_options(options, plan),
+                                        plan.batch > plan.micro_batch);
+  int64_t bytes = 0;
+  for (const BlockUnit& unit : plan.units)
+    bytes = std::max(bytes,
+                     BlockWeights::bytes_needed(plan.graph_of(unit), plan.compute, gradients));
   return bytes;
 }
 
 // What runs one micro-batch through `graph`, the largest unit.
 void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan) {
-  ProgramOptions how{.batch = plan.micro_batch,
-                     .seq_len = plan.seqlen,
-                     .compute = plan.compute,
-                     .train = plan.tunes(),
-                     .norm_gradients = options.enable_norm_bias_tuning,
-                     .bias_gradients = options.enable_norm_bias_tuning,
-                     .int8_gradients = plan.int8_gradients};
+  ProgramOptions how = program_options(options, plan);
   const int64_t rows = plan.micro_batch * plan.seqlen;
   MemoryLedger& m = plan.memory;
   int64_t widest = 0;  // input of a layer, which is observed in f32
@@ -373,8 +391,6 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
   for (const BlockUnit& unit : plan.units) {
     Graph of_unit = plan.graph_of(unit);
     const auto layers = plan.layers_of(unit);
-    m.weights =
-        std::max(m.weights, BlockWeights::bytes_needed(of_unit, plan.compute, plan.tunes()));
     if (plan.tunes())
       m.slots = std::max(m.slots, slot_bytes(options, layers) + vector_bytes(options, of_unit));
     if (plan.method == "gptq")
@@ -394,6 +410,7 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     plan.scratch_bytes = in_file ? streams * stream_elements * size_of(plan.stream_dtype) : 0;
     m.streams = streams * (in_file ? stream_elements / plan.nsamples : stream_elements) *
                 size_of(plan.stream_dtype);
+    m.weights = weights_bytes(options, plan);
     plan_program(graph, options, plan);
     if (options.e2e_epochs > 0) plan_end_to_end(options, limit, plan);
     return m.total() <= limit;

@@ -298,7 +298,8 @@ class Measure {
       for (const Change& change : changes) {
         const WeightView place = weights.weight(change.layer->name);
         const Products p =
-            products_of(place.out, place.in, place.gradient, place.stride, change.weight.data());
+            products_of(place.out, place.in, static_cast<const float*>(place.gradient.data),
+                        place.gradient.stride, change.weight.data());
         const size_t k = change.unit * choices + change.choice;
         dots[k] += p.dot;
         absolute[k] += p.absolute;
@@ -352,7 +353,7 @@ int64_t sensitivity_bytes(const SensitivityInputs& in, const SensitivityOptions&
     }
     block =
         std::max(block, static_cast<int64_t>(options.schemes.size()) * 2 * weights + 16 * largest +
-                            BlockWeights::bytes_needed(graph, options.compute, true) +
+                            BlockWeights::bytes_needed(graph, options.compute, DType::kF32) +
                             2 * Program::bytes_needed(graph, {.batch = 1,
                                                               .seq_len = length,
                                                               .compute = options.compute,

@@ -83,7 +83,10 @@ TEST(AutoRound, GridsHaveTheSameScalesZerosWeightsAndGradients) {
     SCOPED_TRACE(c.text);
     const bool bf16 = c.record.at("w_dtype") == "BF16";
     for (const kernels::FakeQuantKernel& kernel : kernels::fake_quant_kernels()) {
-      std::vector<float> v = c["v"];
+      constexpr float kUnit = 0x1p-15f;  // what the offsets of the golden are multiples of
+      const std::vector<float>& values = c["v"];
+      std::vector<int16_t> v;
+      for (float value : values) v.push_back(static_cast<int16_t>(value / kUnit));
       for (const Group& g : groups_of(c)) {
         SCOPED_TRACE(::testing::Message() << kernel.name << " group " << g.k);
         const float* w = c["w"].data() + g.at;
@@ -96,21 +99,23 @@ TEST(AutoRound, GridsHaveTheSameScalesZerosWeightsAndGradients) {
 
         const kernels::CodeGrid codes = code_grid(grid, c.scheme.max_code());
         std::vector<float> y(static_cast<size_t>(g.n));
-        kernel.f32().write_f32(w, v.data() + g.at, g.n, codes, y.data());
+        kernel.f32().write_f32(w, {v.data() + g.at, kUnit}, g.n, codes, y.data());
         for (size_t i = 0; i < y.size(); ++i)
           ASSERT_EQ(bf16 ? round_to_bf16(y[i]) : y[i], c["y"][g.at + i]) << i;
 
         // d_v: a product of two f32, so bit for bit; but what matters is its sign, which moves v.
-        const std::vector<float> before(v.begin() + static_cast<int64_t>(g.at),
-                                        v.begin() + static_cast<int64_t>(g.at) + g.n);
-        const auto grad = kernel.f32().descend(w, c["d_y"].data() + g.at, g.n, codes, {0.5f, 0},
-                                               v.data() + g.at, nullptr);
+        std::vector<int16_t> next(static_cast<size_t>(g.n));
+        const auto grad = kernel.f32().descend_f32(w, c["d_y"].data() + g.at, g.n, codes,
+                                                   {.v = {v.data() + g.at, kUnit},
+                                                    .step = {.units = 5, .momentum = 0},
+                                                    .next = next.data(),
+                                                    .buffer = nullptr});
         double size = 0;
-        for (size_t i = 0; i < before.size(); ++i) {
+        for (size_t i = 0; i < next.size(); ++i) {
           const float d_v = c["d_v"][g.at + i], d_y = c["d_y"][g.at + i];
-          const auto d = fake_quant_bwd(w[i], before[i], grid, c.scheme.max_code(), d_y);
+          const auto d = fake_quant_bwd(w[i], values[g.at + i], grid, c.scheme.max_code(), d_y);
           ASSERT_EQ(d.v, d_v) << i;
-          ASSERT_EQ(v[g.at + i], before[i] - (d_v > 0 ? 0.5f : d_v < 0 ? -0.5f : 0.0f)) << i;
+          ASSERT_EQ(next[i], v[g.at + i] - (d_v > 0 ? 5 : d_v < 0 ? -5 : 0)) << i;
           clamped += d.clamped != 0;
           const float q = y[i] / grid.scale, x = w[i] / grid.scale;
           size += std::fabs(d_y) * (std::fabs(q) + (d.clamped != 0 ? 0 : std::fabs(x)) +
@@ -127,7 +132,7 @@ TEST(AutoRound, GridsHaveTheSameScalesZerosWeightsAndGradients) {
                                      ? 1.0 / (1 << (c.scheme.bits - 1))
                                      : 2.0 / c.scheme.max_code();
         double direct = 0;  // asymmetric: clamped weights move with lo
-        for (size_t i = 0; i < before.size(); ++i) direct += std::fabs(c["d_y"][g.at + i]);
+        for (size_t i = 0; i < next.size(); ++i) direct += std::fabs(c["d_y"][g.at + i]);
         const double bound = eps * (size * per_scale + direct);
         const auto d =
             group_grid_bwd<float>(c.scheme, range, alpha, beta, grid, grad.scale, grad.clamped);
@@ -172,12 +177,13 @@ TEST(AutoRound, SignDescentTakesTheSamePath) {
                        {.iters = steps, .momentum = c.record.at("momentum")});
     std::vector<float> weight(c["w"].size());
     for (int i = 0; i < steps; ++i)
-      slot.step(c["d_y"].data() + i * c.out * c.in, c.in, 1.0 - static_cast<double>(i) / steps,
+      slot.step({c["d_y"].data() + i * c.out * c.in, DType::kF32, c.in}, 1.0 - static_cast<double>(i) / steps,
                 weight.data(), DType::kF32, c.in);
     // The schedule multiplies its rate down from step to step, here it is computed anew: a rounding
     // per step.
     const double bound = steps * steps * 0x1p-24;
-    for (size_t i = 0; i < weight.size(); ++i) EXPECT_NEAR(slot.v()[i], c["v"][i], bound) << i;
+    const std::vector<float> v = slot.v();
+    for (size_t i = 0; i < weight.size(); ++i) EXPECT_NEAR(v[i], c["v"][i], bound) << i;
     for (size_t k = 0; k < c["alpha"].size(); ++k) {
       EXPECT_NEAR(slot.alpha()[k], c["alpha"][k], bound) << k;
       EXPECT_NEAR(slot.beta()[k], c["beta"][k], bound) << k;

@@ -38,7 +38,7 @@ QuantizedLinear round_rows(const W* w, int64_t out, int64_t in, const QuantSchem
       }
       const GroupGrid<float> grid =
           group_grid_fwd<float>(scheme, {extent.min, extent.max}, 1.0f, 1.0f);
-      functions.codes(weights, nullptr, n, code_grid(grid, scheme.max_code()), grid.zero,
+      functions.codes(weights, {}, n, code_grid(grid, scheme.max_code()), grid.zero,
                       result.codes.data() + at);
       result.scales[static_cast<size_t>(k)] = grid.scale;
       result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(grid.zero);

@@ -178,7 +178,7 @@ QuantizedLinear search_rows(const W* w, int64_t out, int64_t in, const QuantSche
         extent = functions.extent(group.x.data(), n);
       }
       const GroupGrid<float> grid = search.best(group, {extent.min, extent.max});
-      functions.codes(group.x.data(), nullptr, n, code_grid(grid, scheme.max_code()), grid.zero,
+      functions.codes(group.x.data(), {}, n, code_grid(grid, scheme.max_code()), grid.zero,
                       result.codes.data() + at);
       result.scales[static_cast<size_t>(k)] = grid.scale;
       result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(grid.zero);

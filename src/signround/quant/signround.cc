@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <mutex>
 
 #include "signround/base/error.h"
@@ -13,6 +12,12 @@
 #include "signround/quant/scale_tuner.h"
 
 namespace signround {
+
+// Of alpha and beta.
+struct FactorStep {
+  float lr, momentum;
+};
+
 namespace {
 
 // What a group holds beside its parameters.
@@ -21,7 +26,7 @@ int64_t bytes_per_group(const SignRoundOptions& options) {
                                   ? 2 * sizeof(GroupGrid<float>) + sizeof(ScaleMoments)
                                   : sizeof(GroupRange<float>) + sizeof(GroupGrid<float>));
 }
-int64_t parameters_per_group(const SignRoundOptions& options) {
+int64_t factors_per_group(const SignRoundOptions& options) {
   return options.scales == ScaleTuning::kFree ? 1 : 2;
 }
 
@@ -29,10 +34,20 @@ int64_t parameters_per_group(const SignRoundOptions& options) {
 // long chain, and those of several groups overlap. Their data, 1024 weights, stays in L1.
 constexpr int64_t kBatchGroups = 32, kBatchWeights = 1024;
 
+// The largest unit of v that every step of the schedule is a whole multiple of, or the smallest one
+// that all steps in one direction fit into.
+double unit_of(const SignRoundOptions& options, int bits) {
+  constexpr int64_t kMost = 32767;
+  const int64_t n = std::max(options.iters, 1), all = n * (n + 1) / 2;
+  const double last_step = sign_round_lr(options, bits) / static_cast<double>(n);
+  return all <= kMost ? last_step / static_cast<double>(kMost / all)
+                      : last_step * static_cast<double>(all) / kMost;
+}
+
 float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f; }
 
 // One step of alpha or beta: as v in kernels/cpu/fake_quant.h, then into [0, 1].
-void descend_factor(float gradient, kernels::SignStep step, float& factor, float* buffer) {
+void descend_factor(float gradient, FactorStep step, float& factor, float* buffer) {
   if (buffer != nullptr) gradient = *buffer = step.momentum * *buffer + gradient;
   factor = std::clamp(factor - step.lr * sign(gradient), 0.0f, 1.0f);
 }
@@ -63,11 +78,10 @@ SignRoundSlot::SignRoundSlot(const BF16* w, int64_t out, int64_t in, const Quant
 }
 
 int64_t SignRoundSlot::bytes(int64_t out, int64_t in, const QuantScheme& scheme,
-                             const SignRoundOptions& options, DType w_dtype) {
-  const int64_t groups = out * scheme.groups(in);
-  const int64_t parameters = 4 * (out * in + parameters_per_group(options) * groups);
-  return out * in * size_of(w_dtype) + bytes_per_group(options) * groups +
-         parameters * (options.momentum != 0 ? 3 : 2);
+                             const SignRoundOptions& options, DType w_dtype, bool keeps_best) {
+  const int64_t groups = out * scheme.groups(in), factors = factors_per_group(options) * groups;
+  return out * in * (size_of(w_dtype) + (keeps_best ? 4 : 2)) + bytes_per_group(options) * groups +
+         2 * 4 * factors + (options.momentum != 0 ? 4 * (out * in + factors) : 0);
 }
 
 template <class W>
@@ -84,19 +98,20 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   group_ = scheme_.group(in_);
   groups_ = scheme_.groups(in_);
   groups_all_ = out_ * groups_;
-  const int64_t range_parameters = parameters_per_group(options_) * groups_all_;
-  const int64_t parameters = 4 * (out_ * in_ + range_parameters);
+  const int64_t factors = factors_per_group(options_) * groups_all_;
+  unit_ = static_cast<float>(unit_of(options_, scheme_.bits));
   w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
   range_ =
       Buffer(static_cast<int64_t>(free() ? sizeof(GroupGrid<float>) : sizeof(GroupRange<float>)) *
              groups_all_);
   if (free()) adam_ = Buffer(static_cast<int64_t>(sizeof(ScaleMoments)) * groups_all_);
   grid_ = Buffer(static_cast<int64_t>(sizeof(GroupGrid<float>)) * groups_all_);
-  parameters_ = Buffer(parameters);
-  best_ = Buffer(parameters);
-  if (options_.momentum != 0) momentum_ = Buffer(parameters);
-  std::fill_n(parameters_.as<float>() + out_ * in_, range_parameters, free() ? 0.0f : 1.0f);
-  std::fill_n(best_.as<float>() + out_ * in_, range_parameters, free() ? 0.0f : 1.0f);
+  v_ = Buffer(2 * out_ * in_);
+  factors_ = Buffer(4 * factors);
+  best_factors_ = Buffer(4 * factors);
+  if (options_.momentum != 0) momentum_ = Buffer(4 * (out_ * in_ + factors));
+  std::fill_n(factors_.as<float>(), factors, free() ? 0.0f : 1.0f);
+  std::fill_n(best_factors_.as<float>(), factors, free() ? 0.0f : 1.0f);
 
   const auto& functions = kernels::fake_quant_functions<W>();
   auto* grid = grid_.as<GroupGrid<float>>();
@@ -138,14 +153,27 @@ void SignRoundSlot::with_types(DType dtype, Body&& body) const {
 }
 
 template <class W>
-void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, const float* v,
+void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, kernels::Offsets v,
                  int64_t n, kernels::CodeGrid grid, float* weight) {
   functions.write_f32(w, v, n, grid, weight);
 }
 template <class W>
-void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, const float* v,
+void write_group(const kernels::FakeQuantFunctions<W>& functions, const W* w, kernels::Offsets v,
                  int64_t n, kernels::CodeGrid grid, BF16* weight) {
   functions.write_bf16(w, v, n, grid, weight);
+}
+
+template <class W>
+kernels::GroupGrad descend_group(const kernels::FakeQuantFunctions<W>& functions, const W* w,
+                                 const float* d_w, int64_t n, kernels::CodeGrid grid,
+                                 const kernels::Descent& descent) {
+  return functions.descend_f32(w, d_w, n, grid, descent);
+}
+template <class W>
+kernels::GroupGrad descend_group(const kernels::FakeQuantFunctions<W>& functions, const W* w,
+                                 const BF16* d_w, int64_t n, kernels::CodeGrid grid,
+                                 const kernels::Descent& descent) {
+  return functions.descend_bf16(w, d_w, n, grid, descent);
 }
 
 template <class W, class Out>
@@ -157,7 +185,7 @@ void SignRoundSlot::write_rows(Out* weight, int64_t stride) const {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
         const int64_t k = row * groups_ + g, at = row * in_ + column;
-        write_group(functions, w_.as<W>() + at, v() + at, std::min(group_, in_ - column),
+        write_group(functions, w_.as<W>() + at, offsets(at), std::min(group_, in_ - column),
                     code_grid(grid[k], max_code), weight + row * stride + column);
       }
     }
@@ -170,15 +198,15 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
-// The grid of group k under these range parameters: (2, out, groups) alpha and beta, or (out,
-// groups) log factors.
-GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters) const {
+// The grid of group k under these factors: (2, out, groups) alpha and beta, or (out, groups) log
+// factors.
+GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* factors) const {
   if (!free())
-    return group_grid_fwd<float>(scheme_, range_.as<GroupRange<float>>()[k], range_parameters[k],
-                                 range_parameters[groups_all_ + k]);
+    return group_grid_fwd<float>(scheme_, range_.as<GroupRange<float>>()[k], factors[k],
+                                 factors[groups_all_ + k]);
   GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
   const float start = grid.scale;
-  kernels::scale_step_kernel().scales(1, range_parameters + k, &start,
+  kernels::scale_step_kernel().scales(1, factors + k, &start,
                                       scale_limits(scheme_.scale_dtype), &grid.scale);
   return grid;
 }
@@ -187,7 +215,7 @@ GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* range_parameters
 // rounding and its floor do to it is passed by, so that a scale at the floor can leave it.
 void SignRoundSlot::step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count,
                                 double lr, const kernels::GroupGrad* grads) {
-  double gradient[kBatchGroups];
+  double gradient[kBatchGroups] = {};
   float start[kBatchGroups], scale[kBatchGroups];
   const GroupGrid<float>* first = range_.as<GroupGrid<float>>() + k;
   GroupGrid<float>* grid = grid_.as<GroupGrid<float>>() + k;
@@ -195,18 +223,18 @@ void SignRoundSlot::step_scales(const kernels::ScaleStepKernel& kernel, int64_t 
     gradient[i] = static_cast<double>(grads[i].scale) * static_cast<double>(grid[i].scale);
     start[i] = first[i].scale;
   }
-  float* t = parameters_.as<float>() + out_ * in_ + k;
+  float* t = factors_.as<float>() + k;
   kernel.move(count, gradient, lr, adam_.as<ScaleMoments>() + k, t);
   kernel.scales(count, t, start, scale_limits(scheme_.scale_dtype), scale);
   for (int64_t i = 0; i < count; ++i) grid[i].scale = scale[i];
 }
 
 // alpha, beta and the grid of group k.
-void SignRoundSlot::step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad) {
+void SignRoundSlot::step_range(int64_t k, FactorStep step, const kernels::GroupGrad& grad) {
   const GroupRange<float> range = range_.as<GroupRange<float>>()[k];
   GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
-  float& alpha = parameters_.as<float>()[out_ * in_ + k];
-  float& beta = parameters_.as<float>()[out_ * in_ + groups_all_ + k];
+  float& alpha = factors_.as<float>()[k];
+  float& beta = factors_.as<float>()[groups_all_ + k];
   const RangeGrad<float> d =
       group_grid_bwd<float>(scheme_, range, alpha, beta, grid, grad.scale, grad.clamped);
   float* buffer = momentum_.bytes() == 0 ? nullptr : momentum_.as<float>() + out_ * in_ + k;
@@ -215,10 +243,25 @@ void SignRoundSlot::step_range(int64_t k, kernels::SignStep step, const kernels:
   grid = group_grid_fwd<float>(scheme_, range, alpha, beta);
 }
 
+// Of all steps together, rounded to units, what those before did not take: the sum is never wrong by
+// more than half a unit.
+int SignRoundSlot::units_of_step(double lr) {
+  const double before = std::nearbyint(travelled_ / unit_);
+  travelled_ += lr;
+  return static_cast<int>(std::clamp(std::nearbyint(travelled_ / unit_) - before, 0.0, 32767.0));
+}
+
+// Where the next step leaves v: the best one stays where it is.
+int16_t* SignRoundSlot::next_offsets() {
+  if (best_ != Best::kCurrent) return v_.as<int16_t>();
+  if (best_v_.bytes() == 0) best_v_ = Buffer(v_.bytes());
+  return best_v_.as<int16_t>();
+}
+
 // One pass: what belongs to a batch of groups comes from memory once and is still in L1 when the
 // new weight is written.
-template <class W, class Out>
-void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
+template <class W, class D, class Out>
+void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay, Out* weight,
                               int64_t stride) {
   const auto& functions = kernels::fake_quant_functions<W>();
   const GroupGrid<float>* grid = grid_.as<GroupGrid<float>>();
@@ -226,36 +269,39 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
   const double lr = sign_round_lr(options_, scheme_.bits);
   const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
   const float momentum = static_cast<float>(options_.momentum);
-  const kernels::SignStep v_step{static_cast<float>(decay * lr), momentum};
-  const kernels::SignStep range_step{static_cast<float>(decay * minmax_lr), momentum};
+  const kernels::SignStep v_step{units_of_step(decay * lr), momentum};
+  const FactorStep factor_step{static_cast<float>(decay * minmax_lr), momentum};
   const double scale_lr = corrected_scale_lr(decay * options_.scale_lr, steps_);
   const auto& scales = kernels::scale_step_kernel();
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
   const W* w = w_.as<W>();
-  float* v = parameters_.as<float>();
+  int16_t* next = next_offsets();
   float* buffer = momentum_.as<float>();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     kernels::GroupGrad grads[kBatchGroups];
     for (int64_t row = begin; row < end; ++row) {
-      const float* d_row = d_weight + row * d_stride;
+      const D* d_row = d_weight + row * d_stride;
       Out* out_row = weight + row * stride;
       for (int64_t first = 0; first < groups_; first += batch) {
         const int64_t last = std::min(groups_, first + batch);
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
-          grads[g - first] =
-              functions.descend(w + at, d_row + column, std::min(group_, in_ - column),
-                                code_grid(grid[row * groups_ + g], max_code), v_step, v + at,
-                                buffer == nullptr ? nullptr : buffer + at);
+          grads[g - first] = descend_group(functions, w + at, d_row + column,
+                                           std::min(group_, in_ - column),
+                                           code_grid(grid[row * groups_ + g], max_code),
+                                           {.v = offsets(at),
+                                            .step = v_step,
+                                            .next = next + at,
+                                            .buffer = buffer == nullptr ? nullptr : buffer + at});
         }
         if (options_.minmax_tuning && free())
           step_scales(scales, row * groups_ + first, last - first, scale_lr, grads);
         else if (options_.minmax_tuning)
           for (int64_t g = first; g < last; ++g)
-            step_range(row * groups_ + g, range_step, grads[g - first]);
+            step_range(row * groups_ + g, factor_step, grads[g - first]);
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
-          write_group(functions, w + at, v + at, std::min(group_, in_ - column),
+          write_group(functions, w + at, {next + at, unit_}, std::min(group_, in_ - column),
                       code_grid(grid[row * groups_ + g], max_code), out_row + column);
         }
       }
@@ -263,47 +309,68 @@ void SignRoundSlot::step_rows(const float* d_weight, int64_t d_stride, double de
   });
 }
 
-void SignRoundSlot::step(const float* d_weight, int64_t d_stride, double decay, void* weight,
-                         DType dtype, int64_t stride) {
+void SignRoundSlot::step(const RowsAny& d_weight, double decay, void* weight, DType dtype,
+                         int64_t stride) {
   check_weight("signround", dtype, stride, in_);
-  require(d_stride >= in_, "signround", "rows of ", in_, " gradients are ", d_stride,
+  require(d_weight.dtype == DType::kF32 || d_weight.dtype == DType::kBF16, "signround",
+          "gradients are ", name_of(d_weight.dtype), ", expected F32 or BF16");
+  require(d_weight.stride >= in_, "signround", "rows of ", in_, " gradients are ", d_weight.stride,
           " elements apart");
   ++steps_;
   with_types(dtype, [&]<class W, class Out>(W, Out) {
-    step_rows<W>(d_weight, d_stride, decay, static_cast<Out*>(weight), stride);
+    auto* to = static_cast<Out*>(weight);
+    if (d_weight.dtype == DType::kF32)
+      step_rows<W>(static_cast<const float*>(d_weight.data), d_weight.stride, decay, to, stride);
+    else
+      step_rows<W>(static_cast<const BF16*>(d_weight.data), d_weight.stride, decay, to, stride);
   });
+  if (best_ == Best::kCurrent) {
+    std::swap(v_, best_v_);
+    best_ = Best::kKept;
+  }
 }
 
 void SignRoundSlot::restart() {
-  auto* v = parameters_.as<float>();
-  const int64_t weights = out_ * in_, parameters = parameters_.bytes() / 4;
-  std::fill(v, v + weights, 0.0f);
-  std::fill(v + weights, v + parameters, free() ? 0.0f : 1.0f);
+  if (best_ == Best::kCurrent) {
+    next_offsets();
+    std::swap(v_, best_v_);
+    best_ = Best::kKept;
+  }
+  std::fill_n(v_.as<int16_t>(), out_ * in_, int16_t{0});
+  std::fill_n(factors_.as<float>(), factors_.bytes() / 4, free() ? 0.0f : 1.0f);
   for (int64_t k = 0; k < groups_all_; ++k)
-    grid_.as<GroupGrid<float>>()[k] = grid_of(k, v + weights);
+    grid_.as<GroupGrid<float>>()[k] = grid_of(k, factors_.as<float>());
   if (free()) std::fill_n(adam_.as<ScaleMoments>(), groups_all_, ScaleMoments{});
-  if (momentum_.bytes() > 0) std::fill_n(momentum_.as<float>(), parameters, 0.0f);
+  std::fill_n(momentum_.as<float>(), momentum_.bytes() / 4, 0.0f);
   steps_ = 0;
+  travelled_ = 0;
 }
 
 void SignRoundSlot::keep_best() {
-  const char* from = parameters_.as<char>();
-  char* to = best_.as<char>();
-  parallel_for(parameters_.bytes(), 1 << 16, [&](int64_t begin, int64_t end) {
-    std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
-  });
+  best_ = Best::kCurrent;
+  std::copy_n(factors_.as<float>(), factors_.bytes() / 4, best_factors_.as<float>());
+}
+
+std::vector<float> SignRoundSlot::v() const {
+  std::vector<float> values(static_cast<size_t>(out_ * in_));
+  std::transform(v_.as<int16_t>(), v_.as<int16_t>() + out_ * in_, values.begin(),
+                 [&](int16_t units) { return unit_ * units; });
+  return values;
 }
 
 template <class W>
 void SignRoundSlot::finish_rows(QuantizedLinear& result) const {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const float* v = best_.as<float>();
+  const int16_t* v = best_ == Best::kStart     ? nullptr
+                     : best_ == Best::kCurrent ? v_.as<int16_t>()
+                                               : best_v_.as<int16_t>();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin * groups_; k < end * groups_; ++k) {
       const int64_t column = k % groups_ * group_, at = k / groups_ * in_ + column;
-      const GroupGrid<float> grid = grid_of(k, v + out_ * in_);
-      functions.codes(w_.as<W>() + at, v + at, std::min(group_, in_ - column),
-                      code_grid(grid, scheme_.max_code()), grid.zero, result.codes.data() + at);
+      const GroupGrid<float> grid = grid_of(k, best_factors_.as<float>());
+      functions.codes(w_.as<W>() + at, {v == nullptr ? nullptr : v + at, unit_},
+                      std::min(group_, in_ - column), code_grid(grid, scheme_.max_code()),
+                      grid.zero, result.codes.data() + at);
       result.scales[static_cast<size_t>(k)] = grid.scale;
       result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(grid.zero);
     }

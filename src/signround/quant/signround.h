@@ -2,10 +2,16 @@
 // its smallest and beta of its largest weight, and all of them move by a fixed step against the
 // sign of their gradient. Formulas of the grid and of the gradients: grid.h.
 //
+// v is kept as whole numbers of 16 bits, in units of which the steps of a schedule that falls
+// linearly are whole multiples (up to 255 of them; the sum of the steps is exact to half a unit for
+// more): half of the memory, and nothing lost.
+//
 // With free scales a group has the logarithm of its scale instead of alpha and beta: scale =
 // scale_0 exp(t), moved by Adam (arXiv 1412.6980) from the scales of a start; zero points stay as
 // the start has them.
 #pragma once
+
+#include <vector>
 
 #include "signround/kernels/cpu/fake_quant.h"
 #include "signround/kernels/cpu/scale_step.h"
@@ -22,6 +28,7 @@ enum class ScaleTuning : uint8_t {
 
 template <class T>
 struct GroupGrid;
+struct FactorStep;
 
 struct SignRoundOptions {
   int iters = 200;
@@ -50,7 +57,7 @@ class SignRoundSlot : public WeightSlot {
                 const SignRoundOptions& options, const QuantizedLinear* start = nullptr);
 
   void write_weight(void* weight, DType dtype, int64_t stride) const override;
-  void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype,
+  void step(const RowsAny& d_weight, double decay, void* weight, DType dtype,
             int64_t stride) override;
   void restart() override;
   void keep_best() override;
@@ -59,13 +66,15 @@ class SignRoundSlot : public WeightSlot {
   const NonFinite& non_finite() const { return non_finite_; }
 
   // Memory that a slot of this size holds, for the memory plan; w_dtype is kF32 or kBF16.
+  // keeps_best: keep_best() is called before the last step.
   static int64_t bytes(int64_t out, int64_t in, const QuantScheme& scheme,
-                       const SignRoundOptions& options, DType w_dtype);
+                       const SignRoundOptions& options, DType w_dtype, bool keeps_best);
 
   // The current parameters: v (out, in); alpha, beta (out, groups), or the logarithm t of each free
   // scale's factor.
-  const float* v() const { return parameters_.as<float>(); }
-  const float* alpha() const { return v() + out_ * in_; }
+  std::vector<float> v() const;
+  float offset_unit() const { return unit_; }
+  const float* alpha() const { return factors_.as<float>(); }
   const float* beta() const { return alpha() + groups_all_; }
   const float* log_factor() const { return alpha(); }
 
@@ -73,13 +82,15 @@ class SignRoundSlot : public WeightSlot {
   template <class W>
   void adopt(const W* w, const QuantizedLinear* start);
   bool free() const { return options_.scales == ScaleTuning::kFree; }
-  GroupGrid<float> grid_of(int64_t k, const float* range_parameters) const;
+  GroupGrid<float> grid_of(int64_t k, const float* factors) const;
+  kernels::Offsets offsets(int64_t at) const { return {v_.as<int16_t>() + at, unit_}; }
+  int units_of_step(double lr);
+  int16_t* next_offsets();
   template <class W, class Out>
   void write_rows(Out* weight, int64_t stride) const;
-  template <class W, class Out>
-  void step_rows(const float* d_weight, int64_t d_stride, double decay, Out* weight,
-                 int64_t stride);
-  void step_range(int64_t k, kernels::SignStep step, const kernels::GroupGrad& grad);
+  template <class W, class D, class Out>
+  void step_rows(const D* d_weight, int64_t d_stride, double decay, Out* weight, int64_t stride);
+  void step_range(int64_t k, FactorStep step, const kernels::GroupGrad& grad);
   void step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count, double lr,
                    const kernels::GroupGrad* grads);
   template <class Body>
@@ -94,12 +105,18 @@ class SignRoundSlot : public WeightSlot {
   Buffer w_;  // (out, in) in w_dtype_
   Buffer
       range_;  // (out, groups) GroupRange<float>; of free scales: the GroupGrid<float> of the start
-  Buffer grid_;        // (out, groups) GroupGrid<float> of the current parameters
-  Buffer parameters_;  // f32: v, then alpha, then beta; or v, then the log factors
-  Buffer best_;        // as parameters_
-  Buffer adam_;        // (out, groups) ScaleMoments of free scales
+  Buffer grid_;  // (out, groups) GroupGrid<float> of the current parameters
+  float unit_;
+  Buffer v_;        // (out, in) int16_t, in units
+  Buffer factors_;  // f32: alpha, then beta, or the log factors
+  // The best v is not copied: the next step writes to best_v_, and the two change places.
+  enum class Best : uint8_t { kStart, kCurrent, kKept } best_ = Best::kStart;
+  Buffer best_v_;        // as v_; empty until it is needed
+  Buffer best_factors_;  // as factors_
+  Buffer adam_;          // (out, groups) ScaleMoments of free scales
   int64_t steps_ = 0;
-  Buffer momentum_;  // as parameters_; empty without momentum
+  double travelled_ = 0;  // the sum of all steps of v
+  Buffer momentum_;       // f32: of v, then of the factors; empty without momentum
   NonFinite non_finite_;
 };
 

@@ -49,6 +49,7 @@ struct Simulation {
   SignRoundOptions options;
   int64_t out, in;
   std::vector<float> w, v, alpha, beta, v_buffer, alpha_buffer, beta_buffer;
+  double travelled = 0;
   int clamped = 0;
 
   Simulation(std::vector<float> weights, int64_t rows, int64_t cols, QuantScheme s,
@@ -68,8 +69,18 @@ struct Simulation {
     parameter -= buffer > 0 ? step : buffer < 0 ? -step : 0.0f;
   }
 
+  // One where the last step of a linear schedule, lr / iters, is a whole number of them, and all its
+  // steps together at most 32767.
+  float unit() const {
+    const int n = options.iters;
+    return static_cast<float>(sign_round_lr(options, scheme.bits) / n / (32767 / (n * (n + 1) / 2)));
+  }
+
   void step(const std::vector<float>& d_w, double decay) {
     const double lr = decay * sign_round_lr(options, scheme.bits);
+    const double before = std::nearbyint(travelled / unit());
+    travelled += lr;
+    const double units = std::nearbyint(travelled / unit()) - before;
     const double range_lr = options.minmax_lr != 0 ? decay * options.minmax_lr : lr;
     for (int64_t row = 0; row < out; ++row) {
       for (int64_t g = 0; g < scheme.groups(in); ++g) {
@@ -92,7 +103,10 @@ struct Simulation {
           d_scale += d.scale;
           d_clamped += d.clamped;
           clamped += d.clamped != 0;
-          move(d.v, lr, v[i], v_buffer[i]);
+          // v stays the float nearest to a whole number of units.
+          float moved = 0;
+          move(d.v, 1, moved, v_buffer[i]);
+          v[i] = unit() * static_cast<float>(std::nearbyint(v[i] / unit()) + moved * units);
         }
         if (!options.minmax_tuning) continue;
         const auto d = group_grid_bwd<double>(scheme, {range.min, range.max}, alpha[k], beta[k],
@@ -140,9 +154,9 @@ int expect_slot_follows_simulation(const QuantScheme& scheme, const SignRoundOpt
     auto d_w = testing::random_normal(out * in, 100 + static_cast<uint64_t>(i), 0.3);
     for (size_t j = 0; j < w.size(); ++j) d_w[j] += w[j] > 0 ? 0.5f : -0.5f;
     const double decay = 1.0 - static_cast<double>(i) / options.iters;
-    slot.step(d_w.data(), in, decay, weight.data(), DType::kF32, in);
+    slot.step({d_w.data(), DType::kF32, in}, decay, weight.data(), DType::kF32, in);
     want.step(d_w, decay);
-    EXPECT_EQ(parameters(slot.v(), w.size()), want.v) << "iteration " << i;
+    EXPECT_EQ(slot.v(), want.v) << "iteration " << i;
     EXPECT_EQ(parameters(slot.alpha(), want.alpha.size()), want.alpha) << "iteration " << i;
     EXPECT_EQ(parameters(slot.beta(), want.beta.size()), want.beta) << "iteration " << i;
     EXPECT_EQ(weight, want.weight()) << "iteration " << i;
@@ -197,7 +211,7 @@ TEST(SignRound, FinishStandsForTheBestParametersNotTheLast) {
       best = weight_of(slot, 4, 64);
     }
     const auto d_w = testing::random_normal(4 * 64, 50 + static_cast<uint64_t>(i));
-    slot.step(d_w.data(), 64, 1.0 - i / 10.0, weight.data(), DType::kF32, 64);
+    slot.step({d_w.data(), DType::kF32, 64}, 1.0 - i / 10.0, weight.data(), DType::kF32, 64);
     EXPECT_EQ(weight, weight_of(slot, 4, 64));
   }
   EXPECT_NE(best, weight);
@@ -217,13 +231,13 @@ TEST(SignRound, RestartForgetsAllSteps) {
       SignRoundSlot again(w.data(), kOut, kIn, scheme, options),
           fresh(w.data(), kOut, kIn, scheme, options);
       std::vector<float> weight(w.size()), want(w.size());
-      for (int i = 0; i < 3; ++i) again.step(first.data(), kIn, 1, weight.data(), DType::kF32, kIn);
+      for (int i = 0; i < 3; ++i) again.step({first.data(), DType::kF32, kIn}, 1, weight.data(), DType::kF32, kIn);
       ASSERT_NE(weight, weight_of(fresh, kOut, kIn));
       again.restart();
       EXPECT_EQ(weight_of(again, kOut, kIn), weight_of(fresh, kOut, kIn));
       for (int i = 0; i < 3; ++i) {
-        again.step(second.data(), kIn, 0.5, weight.data(), DType::kF32, kIn);
-        fresh.step(second.data(), kIn, 0.5, want.data(), DType::kF32, kIn);
+        again.step({second.data(), DType::kF32, kIn}, 0.5, weight.data(), DType::kF32, kIn);
+        fresh.step({second.data(), DType::kF32, kIn}, 0.5, want.data(), DType::kF32, kIn);
         EXPECT_EQ(weight, want) << i;
       }
     }
@@ -240,8 +254,8 @@ TEST(SignRound, Bf16WeightsGiveWhatTheirValuesGiveAndBf16OutputIsRounded) {
   std::vector<BF16> bf16(w.size());
   for (int i = 0; i < 5; ++i) {
     const auto d_w = testing::random_normal(5 * 96, 20 + static_cast<uint64_t>(i));
-    a.step(d_w.data(), 96, 1, f32.data(), DType::kF32, 96);
-    b.step(d_w.data(), 96, 1, bf16.data(), DType::kBF16, 96);
+    a.step({d_w.data(), DType::kF32, 96}, 1, f32.data(), DType::kF32, 96);
+    b.step({d_w.data(), DType::kF32, 96}, 1, bf16.data(), DType::kBF16, 96);
     for (size_t j = 0; j < w.size(); ++j)
       ASSERT_EQ(to_f32(bf16[j]), round_to_bf16(f32[j])) << "iteration " << i << " weight " << j;
   }
@@ -258,8 +272,8 @@ TEST(SignRound, ReadsAndWritesRowsThatAreApart) {
   SignRoundSlot a(w.data(), out, in, scheme, {.iters = 5}),
       b(w.data(), out, in, scheme, {.iters = 5});
   std::vector<float> weight(out * in), apart(out * stride, -7);
-  a.step(d_w.data(), in, 1, weight.data(), DType::kF32, in);
-  b.step(wide.data(), d_stride, 1, apart.data(), DType::kF32, stride);
+  a.step({d_w.data(), DType::kF32, in}, 1, weight.data(), DType::kF32, in);
+  b.step({wide.data(), DType::kF32, d_stride}, 1, apart.data(), DType::kF32, stride);
   for (int64_t r = 0; r < out; ++r)
     for (int64_t c = 0; c < stride; ++c)
       EXPECT_EQ(apart[static_cast<size_t>(r * stride + c)],
@@ -278,7 +292,7 @@ TEST(SignRound, DoesNotDependOnThreadsOrKernel) {
       setenv("SIGNROUND_FORCE_KERNEL", kernel, 1);
       SignRoundSlot slot(w.data(), 64, 1000, scheme_of(3, 128, Symmetry::kAsym), {.iters = 5});
       std::vector<float> weight(w.size());
-      for (int i = 0; i < 3; ++i) slot.step(d_w.data(), 1000, 1, weight.data(), DType::kF32, 1000);
+      for (int i = 0; i < 3; ++i) slot.step({d_w.data(), DType::kF32, 1000}, 1, weight.data(), DType::kF32, 1000);
       all.push_back(weight);
     }
   }
@@ -306,7 +320,7 @@ TEST(SignRound, AGradientThatIsNotANumberMovesNothing) {
   const std::vector<float> before = weight_of(slot, 2, 64);
   const std::vector<float> d_w(w.size(), std::numeric_limits<float>::quiet_NaN());
   std::vector<float> weight(w.size());
-  slot.step(d_w.data(), 64, 1, weight.data(), DType::kF32, 64);
+  slot.step({d_w.data(), DType::kF32, 64}, 1, weight.data(), DType::kF32, 64);
   EXPECT_EQ(weight, before);
 }
 
@@ -363,8 +377,8 @@ TEST(SignRound, FreeScalesFollowAdam) {
       t[k] -= 0.01 * decay * first[k] / (1 - std::pow(0.9, step)) /
               std::sqrt(second[k] / (1 - std::pow(0.95, step)));
     }
-    slot.step(d_w.data(), in, decay, weight.data(), DType::kF32, in);
-    std::copy_n(slot.v(), v.size(), v.begin());
+    slot.step({d_w.data(), DType::kF32, in}, decay, weight.data(), DType::kF32, in);
+    v = slot.v();
     // Sums of 32 products in f32: relative errors of 1e-6, more where they cancel.
     for (size_t k = 0; k < t.size(); ++k)
       EXPECT_NEAR(static_cast<double>(slot.log_factor()[k]), t[k], 1e-5)
@@ -383,7 +397,7 @@ TEST(SignRound, FreeScalesLeaveTheRangeOfTheWeights) {
   std::vector<float> weight = weight_of(slot, 4, 64), d_w(w.size());
   for (int i = 0; i < 10; ++i) {
     for (size_t j = 0; j < w.size(); ++j) d_w[j] = w[j] - weight[j];
-    slot.step(d_w.data(), 64, 1, weight.data(), DType::kF32, 64);
+    slot.step({d_w.data(), DType::kF32, 64}, 1, weight.data(), DType::kF32, 64);
   }
   slot.keep_best();
   const auto after = slot.finish();
@@ -409,7 +423,7 @@ TEST(SignRound, RefusesRowsThatOverlapAndTypesThatItCannotWrite) {
   std::vector<float> weight(w.size());
   EXPECT_THROW(slot.write_weight(weight.data(), DType::kF16, 64), Error);
   EXPECT_THROW(slot.write_weight(weight.data(), DType::kF32, 63), Error);
-  EXPECT_THROW(slot.step(w.data(), 63, 1, weight.data(), DType::kF32, 64), Error);
+  EXPECT_THROW(slot.step({w.data(), DType::kF32, 63}, 1, weight.data(), DType::kF32, 64), Error);
   EXPECT_THROW(SignRoundSlot(w.data(), 2, 64, scheme_of(7, 32, Symmetry::kAsym), {}), Error);
   EXPECT_THROW(SignRoundSlot(w.data(), 2, 64, scheme_of(4, 32, Symmetry::kAsym), {.lr = -1}),
                Error);

@@ -6,6 +6,7 @@
 
 #include "signround/quant/scheme.h"
 #include "signround/tensor/dtype.h"
+#include "signround/tensor/rows.h"
 
 namespace signround {
 
@@ -17,11 +18,11 @@ class WeightSlot {
   // with `stride` elements from row to row.
   virtual void write_weight(void* weight, DType dtype, int64_t stride) const = 0;
 
-  // Takes one step along the gradient of the loss by the weight, (out, in) f32 with `stride` elements from row to
-  // row, then writes the new weight as write_weight does; one pass over the data. Only signs of gradients matter to
-  // sign-descent slots, so the gradient's scale is free but must be the same for all slots and iterations.
+  // Takes one step along the gradient of the loss by the weight, (out, in) in kF32 or kBF16, then writes the new weight
+  // as write_weight does; one pass over the data. Only signs of gradients matter to sign-descent slots, so the
+  // gradient's scale is free but must be the same for all slots and iterations.
   // `decay` is the schedule's factor of the first step: 1 at the first iteration, falling to 0.
-  virtual void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType dtype, int64_t stride) = 0;
+  virtual void step(const RowsAny& d_weight, double decay, void* weight, DType dtype, int64_t stride) = 0;
 
   // Goes back to the parameters that it began with.
   virtual void restart() = 0;

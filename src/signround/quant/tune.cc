@@ -150,14 +150,16 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
   require(masks.empty() || masks.size() == static_cast<size_t>(inputs.samples()), "tune",
           masks.size(), " masks for ", inputs.samples(), " samples");
   SampleOrder order(inputs.samples(), batch, options.seed);
-  weights.allocate_gradients();
+  weights.allocate_gradients(program.gradient_dtype(batch > runner.micro()));
   // Of one step, at least: the gradient and the weight are read, offsets read and written, the
   // fake-quantized weight written.
   double step_bytes = 0;
   for (TunedLayer& layer : layers) {
     const WeightView place = weights.weight(layer.name);
     layer.slot->write_weight(place.data, place.dtype, place.stride);
-    step_bytes += static_cast<double>(place.out * place.in * (3 * 4 + 2 * size_of(place.dtype)));
+    step_bytes += static_cast<double>(
+        place.out * place.in *
+        (size_of(weights.gradient_dtype()) + 2 * int64_t{sizeof(int16_t)} + 2 * size_of(place.dtype)));
   }
   if (!vectors.empty()) {
     weights.allocate_norm_gradients();
@@ -249,8 +251,7 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
       timings.timed("step and fake quantization", step_bytes, [&] {
         for (TunedLayer& layer : layers) {
           const WeightView place = weights.weight(layer.name);
-          layer.slot->step(place.gradient, place.stride, decay, place.data, place.dtype,
-                           place.stride);
+          layer.slot->step(place.gradient, decay, place.data, place.dtype, place.stride);
         }
         for (TunedVector& vector : vectors) {
           vector.tuner.step(weights.vector_gradient(vector.name), decay);

@@ -218,12 +218,13 @@ struct Scripted : WeightSlot {
           weight)[static_cast<int64_t>(i) / in * stride + static_cast<int64_t>(i) % in] = w[i];
   }
   void write_weight(void* weight, DType, int64_t stride) const override { put(weight, stride); }
-  void step(const float* d_weight, int64_t d_stride, double decay, void* weight, DType,
-            int64_t stride) override {
+  void step(const RowsAny& d_weight, double decay, void* weight, DType, int64_t stride) override {
+    ASSERT_EQ(d_weight.dtype, DType::kF32);
+    const auto* d = static_cast<const float*>(d_weight.data);
     std::vector<float> gradient(weights[0].size());
     for (size_t i = 0; i < gradient.size(); ++i)
       gradient[i] =
-          d_weight[static_cast<int64_t>(i) / in * d_stride + static_cast<int64_t>(i) % in];
+          d[static_cast<int64_t>(i) / in * d_weight.stride + static_cast<int64_t>(i) % in];
     gradients.push_back(gradient);
     decays.push_back(decay);
     ++now;

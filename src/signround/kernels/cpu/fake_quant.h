@@ -1,9 +1,12 @@
 // Loops over one group of weights: its range, its codes, its fake-quantized values, and one step of
-// sign descent on the rounding offsets v. What a group's scale is, is not decided here
+// sign descent on the rounding offsets. What a group's scale is, is not decided here
 // (quant/grid.h).
 //
-//   q = clamp(round(w / scale + v), lo, hi), round half to even     weight = scale * q     code = q
-//   + zero
+//   q = clamp(round(w / scale + unit * v), lo, hi), round half to even     weight = scale * q     code
+//   = q + zero
+//
+// v, an offset, is a 16-bit whole number of units: half of the memory of a float, and all that a
+// schedule of a few hundred steps needs to be exact.
 //
 // All rows of the table give the same bits: the sums of `descend` have a fixed order, 16 partial
 // sums (element i goes to sum i mod 16) that are then added in a tree, and nothing is contracted
@@ -36,26 +39,41 @@ struct GroupGrad {
   float scale, clamped;
 };
 
-// How far v moves; buffer is null without momentum, else n values that hold momentum * buffer +
-// gradient afterwards.
+// Of n weights; data null: all zero.
+struct Offsets {
+  const int16_t* data = nullptr;
+  float unit = 0;
+};
+
 struct SignStep {
-  float lr;
+  int units;  // that v moves by, at least 0
   float momentum;
 };
 
-// W is float or BF16. No alignment needed. v may be null in `codes` and in `write_*`: all zero.
+// d_v is the gradient by unit * v: d_w * scale inside the clamp, else 0. v moves by step.units
+// against its sign and stays within +-32767; next (n) is where it moves to, and may be v.data.
+// buffer (n) is the momentum of d_v: buffer = momentum * buffer + d_v, whose sign v follows; null:
+// none.
+struct Descent {
+  Offsets v;
+  SignStep step;
+  int16_t* next;
+  float* buffer;
+};
+
+// W is float or BF16. No alignment needed.
 template <class W>
 struct FakeQuantFunctions {
   Extent (*extent)(const W* w, int64_t n) noexcept;
-  void (*codes)(const W* w, const float* v, int64_t n, CodeGrid grid, float zero,
+  void (*codes)(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
                 uint8_t* codes) noexcept;
-  void (*write_f32)(const W* w, const float* v, int64_t n, CodeGrid grid, float* weight) noexcept;
-  void (*write_bf16)(const W* w, const float* v, int64_t n, CodeGrid grid, BF16* weight) noexcept;
-  // Gradient sums of the current v, then v -= lr * sign(d_v) with d_v = d_w * scale inside the
-  // clamp, else 0. buffer, n values, is the momentum of d_v (null: none): buffer = momentum *
-  // buffer + d_v, whose sign v follows.
-  GroupGrad (*descend)(const W* w, const float* d_w, int64_t n, CodeGrid grid, SignStep step,
-                       float* v, float* buffer) noexcept;
+  void (*write_f32)(const W* w, Offsets v, int64_t n, CodeGrid grid, float* weight) noexcept;
+  void (*write_bf16)(const W* w, Offsets v, int64_t n, CodeGrid grid, BF16* weight) noexcept;
+  // Gradient sums of the current v, which then takes its step.
+  GroupGrad (*descend_f32)(const W* w, const float* d_w, int64_t n, CodeGrid grid,
+                           const Descent& descent) noexcept;
+  GroupGrad (*descend_bf16)(const W* w, const BF16* d_w, int64_t n, CodeGrid grid,
+                            const Descent& descent) noexcept;
 };
 
 struct FakeQuantKernel {

@@ -59,13 +59,13 @@ HWY_INLINE VF quotient(VF w, const VectorGrid& g) {
   return hn::Div(w, g.scale);
 }
 
-// ref: round(w / scale + v)
+// ref: round(w / scale + unit * v)
 HWY_INLINE VF rounded(VF scaled, VF v) { return hn::Round(hn::Add(scaled, v)); }
 HWY_INLINE VF clamped(VF r, const VectorGrid& g) { return hn::Min(hn::Max(r, g.lo), g.hi); }
 
 template <class Io>
-HWY_INLINE VF load_offset(const Io& io, const float* v, int64_t j) {
-  return v == nullptr ? set(0) : io.load(v, j);
+HWY_INLINE VF load_offset(const Io& io, const Offsets& v, int64_t j) {
+  return v.data == nullptr ? set(0) : hn::Mul(set(v.unit), io.load(v.data, j));
 }
 
 struct ExtentVectors {
@@ -99,7 +99,8 @@ HWY_ATTR Extent extent(const W* w, int64_t n) noexcept {
 }
 
 template <class W, class Io>
-HWY_INLINE VF quantized(const Io& io, const W* w, const float* v, int64_t j, const VectorGrid& g) {
+HWY_INLINE VF quantized(const Io& io, const W* w, const Offsets& v, int64_t j,
+                        const VectorGrid& g) {
   return clamped(rounded(quotient(io.load(w, j), g), load_offset(io, v, j)), g);
 }
 
@@ -108,7 +109,7 @@ HWY_INLINE void store_codes(VF code, uint8_t* codes) {
 }
 
 template <class W>
-HWY_ATTR void codes(const W* w, const float* v, int64_t n, CodeGrid grid, float zero,
+HWY_ATTR void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
                     uint8_t* out) noexcept {
   const VectorGrid g = vectors_of(grid);
   const VF z = set(zero);
@@ -122,7 +123,7 @@ HWY_ATTR void codes(const W* w, const float* v, int64_t n, CodeGrid grid, float 
 }
 
 template <class W, class Out>
-HWY_ATTR void write(const W* w, const float* v, int64_t n, CodeGrid grid, Out* out) noexcept {
+HWY_ATTR void write(const W* w, Offsets v, int64_t n, CodeGrid grid, Out* out) noexcept {
   const VectorGrid g = vectors_of(grid);
   const int64_t step = lanes();
   int64_t j = 0;
@@ -136,22 +137,24 @@ HWY_ATTR void write(const W* w, const float* v, int64_t n, CodeGrid grid, Out* o
   }
 }
 
-template <class W>
-struct Descent {
+template <class W, class D>
+struct GroupDescent {
   const W* w;
-  const float* d_w;
+  const D* d_w;
   VectorGrid grid;
-  VF lr, momentum;
-  float *v, *buffer;
+  VF unit, units, momentum;
+  const int16_t* v;
+  int16_t* next;
+  float* buffer;
 };
 
-template <bool kMomentum, class W, class Io>
-HWY_INLINE void descend_vector(const Io& io, const Descent<W>& a, int64_t j, float* scale_sums,
-                               float* clamped_sums) {
+template <bool kMomentum, class W, class D, class Io>
+HWY_INLINE void descend_vector(const Io& io, const GroupDescent<W, D>& a, int64_t j,
+                               float* scale_sums, float* clamped_sums) {
   const VectorGrid& g = a.grid;
   const VF x = quotient(io.load(a.w, j), g);
-  const VF offset = io.load(a.v, j);
-  const VF r = rounded(x, offset);
+  const VF v = io.load(a.v, j);
+  const VF r = rounded(x, hn::Mul(a.unit, v));
   const VF q = clamped(r, g);
   const auto inside = hn::Eq(q, r);
   const VF d = io.load(a.d_w, j);
@@ -166,15 +169,16 @@ HWY_INLINE void descend_vector(const Io& io, const Descent<W>& a, int64_t j, flo
     d_v = hn::Add(hn::Mul(a.momentum, io.load(a.buffer, j)), d_v);
     io.store(d_v, a.buffer, j);
   }
-  // ref: v -= lr * sign(d_v): lr with d_v's sign. A gradient that is 0 or not a number moves
-  // nothing.
-  const VF step = hn::Xor(a.lr, hn::And(d_v, hn::SignBit(DF())));
+  // ref: move = d_v > 0 ? units : d_v < 0 ? -units : 0: units with d_v's sign. A gradient that is 0
+  // or not a number moves nothing. Whole numbers below 2^24 are exact.
+  const VF move = hn::Xor(a.units, hn::And(d_v, hn::SignBit(DF())));
   const auto moves = hn::Gt(hn::Abs(d_v), set(0));
-  io.store(hn::Sub(offset, hn::IfThenElseZero(moves, step)), a.v, j);
+  const VF moved = hn::Sub(v, hn::IfThenElseZero(moves, move));
+  io.store(hn::Min(hn::Max(moved, set(-32767)), set(32767)), a.next, j);
 }
 
-template <bool kMomentum, class W>
-HWY_INLINE GroupGrad descend_group(const Descent<W>& a, int64_t n) {
+template <bool kMomentum, class W, class D>
+HWY_INLINE GroupGrad descend_group(const GroupDescent<W, D>& a, int64_t n) {
   const int64_t width = lanes();
   HWY_ALIGN float d_scale[kSums] = {};
   HWY_ALIGN float outside[kSums] = {};
@@ -193,16 +197,24 @@ HWY_INLINE GroupGrad descend_group(const Descent<W>& a, int64_t n) {
   return {tree_sum(d_scale), tree_sum(outside)};
 }
 
-template <class W>
-HWY_ATTR GroupGrad descend(const W* w, const float* d_w, int64_t n, CodeGrid grid, SignStep step,
-                           float* v, float* buffer) noexcept {
-  const Descent<W> a{w, d_w, vectors_of(grid), set(step.lr), set(step.momentum), v, buffer};
-  return buffer != nullptr ? descend_group<true>(a, n) : descend_group<false>(a, n);
+template <class W, class D>
+HWY_ATTR GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid,
+                           const Descent& d) noexcept {
+  const GroupDescent<W, D> a{w,
+                             d_w,
+                             vectors_of(grid),
+                             set(d.v.unit),
+                             set(static_cast<float>(d.step.units)),
+                             set(d.step.momentum),
+                             d.v.data,
+                             d.next,
+                             d.buffer};
+  return d.buffer != nullptr ? descend_group<true>(a, n) : descend_group<false>(a, n);
 }
 
 template <class W>
 constexpr FakeQuantFunctions<W> kFunctions = {extent<W>, codes<W>, write<W, float>, write<W, BF16>,
-                                              descend<W>};
+                                              descend<W, float>, descend<W, BF16>};
 
 const FakeQuantFunctions<float>* functions_f32() { return &kFunctions<float>; }
 const FakeQuantFunctions<BF16>* functions_bf16() { return &kFunctions<BF16>; }

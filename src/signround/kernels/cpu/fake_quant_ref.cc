@@ -12,7 +12,7 @@ constexpr int64_t kSums = 16;
 float value(float w) { return w; }
 float value(BF16 w) { return to_f32(w); }
 
-float offset(const float* v, int64_t i) { return v == nullptr ? 0.0f : v[i]; }
+float offset(Offsets v, int64_t i) { return v.data == nullptr ? 0.0f : v.unit * v.data[i]; }
 
 template <class W>
 Extent extent(const W* w, int64_t n) noexcept {
@@ -31,20 +31,20 @@ float quantized(float w, float v, CodeGrid grid) {
 }
 
 template <class W>
-void codes(const W* w, const float* v, int64_t n, CodeGrid grid, float zero,
+void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
            uint8_t* out) noexcept {
   for (int64_t i = 0; i < n; ++i)
     out[i] = static_cast<uint8_t>(quantized(value(w[i]), offset(v, i), grid) + zero);
 }
 
 template <class W>
-void write_f32(const W* w, const float* v, int64_t n, CodeGrid grid, float* weight) noexcept {
+void write_f32(const W* w, Offsets v, int64_t n, CodeGrid grid, float* weight) noexcept {
   for (int64_t i = 0; i < n; ++i)
     weight[i] = grid.scale * quantized(value(w[i]), offset(v, i), grid);
 }
 
 template <class W>
-void write_bf16(const W* w, const float* v, int64_t n, CodeGrid grid, BF16* weight) noexcept {
+void write_bf16(const W* w, Offsets v, int64_t n, CodeGrid grid, BF16* weight) noexcept {
   for (int64_t i = 0; i < n; ++i)
     weight[i] = to_bf16(grid.scale * quantized(value(w[i]), offset(v, i), grid));
 }
@@ -55,27 +55,27 @@ float tree_sum(float* sums) {
   return sums[0];
 }
 
-template <class W>
-GroupGrad descend(const W* w, const float* d_w, int64_t n, CodeGrid grid, SignStep step, float* v,
-                  float* buffer) noexcept {
+template <class W, class D>
+GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid, const Descent& a) noexcept {
   float d_scale[kSums] = {}, clamped[kSums] = {};
   for (int64_t i = 0; i < n; ++i) {
-    const float x = value(w[i]) / grid.scale;
-    const float r = std::nearbyint(x + v[i]);
+    const float x = value(w[i]) / grid.scale, d = value(d_w[i]);
+    const float r = std::nearbyint(x + offset(a.v, i));
     const float q = std::min(std::max(r, grid.lo), grid.hi);
     const bool inside = q == r;
-    d_scale[i % kSums] += d_w[i] * (q - (inside ? x : 0.0f));
-    clamped[i % kSums] += inside ? 0.0f : d_w[i];
-    float d_v = inside ? d_w[i] * grid.scale : 0.0f;
-    if (buffer != nullptr) d_v = buffer[i] = step.momentum * buffer[i] + d_v;
-    v[i] -= d_v > 0 ? step.lr : d_v < 0 ? -step.lr : 0.0f;
+    d_scale[i % kSums] += d * (q - (inside ? x : 0.0f));
+    clamped[i % kSums] += inside ? 0.0f : d;
+    float d_v = inside ? d * grid.scale : 0.0f;
+    if (a.buffer != nullptr) d_v = a.buffer[i] = a.step.momentum * a.buffer[i] + d_v;
+    const int move = d_v > 0 ? a.step.units : d_v < 0 ? -a.step.units : 0;
+    a.next[i] = static_cast<int16_t>(std::clamp(a.v.data[i] - move, -32767, 32767));
   }
   return {tree_sum(d_scale), tree_sum(clamped)};
 }
 
 template <class W>
 constexpr FakeQuantFunctions<W> kFunctions = {extent<W>, codes<W>, write_f32<W>, write_bf16<W>,
-                                              descend<W>};
+                                              descend<W, float>, descend<W, BF16>};
 
 }  // namespace
 

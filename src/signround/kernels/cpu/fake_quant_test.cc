@@ -31,18 +31,21 @@ std::vector<BF16> weights_of(const std::vector<float>& f) {
   return w;
 }
 
+constexpr float kUnit = 0x1p-15f;
+
+// Offsets of normal floats, as whole numbers of units.
+std::vector<int16_t> units_of(const std::vector<float>& f) {
+  std::vector<int16_t> v;
+  for (float x : f) v.push_back(static_cast<int16_t>(std::clamp(x / kUnit, -32767.0f, 32767.0f)));
+  return v;
+}
+
 template <class W>
 const FakeQuantFunctions<W>& functions_of(const FakeQuantKernel& k) {
   if constexpr (sizeof(W) == 4)
     return k.f32();
   else
     return k.bf16();
-}
-
-std::vector<uint32_t> bits_of(const std::vector<float>& v) {
-  std::vector<uint32_t> bits;
-  for (float x : v) bits.push_back(std::bit_cast<uint32_t>(x));
-  return bits;
 }
 
 // Slices of one pool: Python's generator is slow, and there are thousands of cases.
@@ -75,9 +78,10 @@ std::vector<Case> all_cases() {
 template <class W>
 struct Outputs {
   Extent extent{};
-  GroupGrad grad{}, grad_momentum{};
+  GroupGrad grad{}, grad_bf16{}, grad_momentum{};
   std::vector<uint8_t> codes, codes_without_offset;
-  std::vector<float> f32, v, v_momentum, buffer;
+  std::vector<float> f32, buffer;
+  std::vector<int16_t> v, v_bf16, v_momentum;
   std::vector<uint16_t> bf16;
 };
 
@@ -86,25 +90,33 @@ Outputs<W> run(const FakeQuantFunctions<W>& f, const Case& c) {
   const int64_t n = c.n, o = c.offset, size = n + o + 3;
   const auto at = [o](auto& vector) { return vector.data() + o; };
   const std::vector<W> w = weights_of<W>(pool(size, c.seed, 0.05f));
-  std::vector<float> v = pool(size, c.seed + 1000, 0.3f);
+  const std::vector<int16_t> v = units_of(pool(size, c.seed + 1000, 0.3f));
+  const Offsets offsets{v.data() + o, kUnit};
   const std::vector<float> d_w = pool(size, c.seed + 2000, 1);
+  const std::vector<BF16> d_w_bf16 = weights_of<BF16>(d_w);
   Outputs<W> out;
   out.extent = f.extent(at(w), n);
   out.codes.assign(static_cast<size_t>(size), 77);
-  f.codes(at(w), at(v), n, c.grid, -c.grid.lo, at(out.codes));
+  f.codes(at(w), offsets, n, c.grid, -c.grid.lo, at(out.codes));
   out.codes_without_offset.assign(static_cast<size_t>(size), 77);
-  f.codes(at(w), nullptr, n, c.grid, -c.grid.lo, at(out.codes_without_offset));
+  f.codes(at(w), {nullptr, kUnit}, n, c.grid, -c.grid.lo, at(out.codes_without_offset));
   out.f32.assign(static_cast<size_t>(size), kGuard);
-  f.write_f32(at(w), at(v), n, c.grid, at(out.f32));
+  f.write_f32(at(w), offsets, n, c.grid, at(out.f32));
   std::vector<BF16> bf16(static_cast<size_t>(size), to_bf16(kGuard));
-  f.write_bf16(at(w), at(v), n, c.grid, at(bf16));
+  f.write_bf16(at(w), offsets, n, c.grid, at(bf16));
   for (BF16 x : bf16) out.bf16.push_back(x.bits);
+  // In place, and to another place.
   out.v = v;
-  out.grad = f.descend(at(w), at(d_w), n, c.grid, {0.005f, 0}, at(out.v), nullptr);
+  out.grad = f.descend_f32(at(w), at(d_w), n, c.grid,
+                           {{at(out.v), kUnit}, {164, 0}, at(out.v), nullptr});
+  out.v_bf16.assign(v.size(), 77);
+  out.grad_bf16 = f.descend_bf16(at(w), at(d_w_bf16), n, c.grid,
+                                 {offsets, {164, 0}, at(out.v_bf16), nullptr});
   out.v_momentum = v;
   out.buffer = pool(size, c.seed + 3000, 0.01f);
-  out.grad_momentum =
-      f.descend(at(w), at(d_w), n, c.grid, {0.005f, 0.9f}, at(out.v_momentum), at(out.buffer));
+  out.grad_momentum = f.descend_f32(
+      at(w), at(d_w), n, c.grid,
+      {{at(out.v_momentum), kUnit}, {164, 0.9f}, at(out.v_momentum), at(out.buffer)});
   return out;
 }
 
@@ -122,11 +134,14 @@ void expect_same(const Outputs<W>& got, const Outputs<W>& want, const Case& c, c
   ASSERT_EQ(got.bf16.size(), want.bf16.size());
   for (size_t i = 0; i < got.bf16.size(); ++i)
     EXPECT_EQ(to_f32(BF16{got.bf16[i]}), to_f32(BF16{want.bf16[i]})) << i;
-  EXPECT_EQ(bits_of(got.v), bits_of(want.v));
-  EXPECT_EQ(bits_of(got.v_momentum), bits_of(want.v_momentum));
+  EXPECT_EQ(got.v, want.v);
+  EXPECT_EQ(got.v_bf16, want.v_bf16);
+  EXPECT_EQ(got.v_momentum, want.v_momentum);
   EXPECT_EQ(got.buffer, want.buffer);
   EXPECT_EQ(got.grad.scale, want.grad.scale);
   EXPECT_EQ(got.grad.clamped, want.grad.clamped);
+  EXPECT_EQ(got.grad_bf16.scale, want.grad_bf16.scale);
+  EXPECT_EQ(got.grad_bf16.clamped, want.grad_bf16.clamped);
   EXPECT_EQ(got.grad_momentum.scale, want.grad_momentum.scale);
 }
 
@@ -157,12 +172,13 @@ TEST(FakeQuant, ReferenceGradientMatchesDoubleArithmetic) {
   // here.
   for (const Case& c : all_cases()) {
     const auto w = pool(c.n, c.seed, 0.05f);
-    auto v = pool(c.n, c.seed + 1, 0.3f);
+    const auto v = units_of(pool(c.n, c.seed + 1, 0.3f));
+    std::vector<int16_t> next(v.size());
     const auto d_w = pool(c.n, c.seed + 2, 1);
     double want = 0, size = 0, clamped = 0, clamped_size = 0;
     for (int64_t i = 0; i < c.n; ++i) {
       const size_t k = static_cast<size_t>(i);
-      const float r = std::nearbyint(w[k] / c.grid.scale + v[k]);
+      const float r = std::nearbyint(w[k] / c.grid.scale + kUnit * v[k]);
       const double q = std::clamp(r, c.grid.lo, c.grid.hi);
       const double x = q == static_cast<double>(r) ? static_cast<double>(w[k]) / c.grid.scale : 0;
       want += d_w[k] * (q - x);
@@ -172,8 +188,8 @@ TEST(FakeQuant, ReferenceGradientMatchesDoubleArithmetic) {
         clamped_size += std::fabs(d_w[k]);
       }
     }
-    const GroupGrad got = fake_quant_ref_f32().descend(w.data(), d_w.data(), c.n, c.grid,
-                                                       {0.01f, 0}, v.data(), nullptr);
+    const GroupGrad got = fake_quant_ref_f32().descend_f32(
+        w.data(), d_w.data(), c.n, c.grid, {{v.data(), kUnit}, {300, 0}, next.data(), nullptr});
     const double eps = static_cast<double>(c.n + 4) * 0x1p-24;
     EXPECT_NEAR(got.scale, want, eps * size) << c.seed;
     EXPECT_NEAR(got.clamped, clamped, eps * clamped_size) << c.seed;
@@ -219,11 +235,13 @@ TEST(FakeQuant, OneCorrectionRoundsTheHardestQuotients) {
 
 // Of one weight with q = 0, the gradient by the scale is minus the quotient.
 float minus_quotient(const FakeQuantKernel& kernel, float w, float scale, size_t lane) {
-  std::vector<float> weights(16, 0), d_w(16, 0), v(16, 0);
+  std::vector<float> weights(16, 0), d_w(16, 0);
+  std::vector<int16_t> v(16, 0);
   weights[lane] = w;
   d_w[lane] = 1;
   return kernel.f32()
-      .descend(weights.data(), d_w.data(), 16, {scale, 0, 0}, {0, 0}, v.data(), nullptr)
+      .descend_f32(weights.data(), d_w.data(), 16, {scale, 0, 0},
+                   {{v.data(), kUnit}, {0, 0}, v.data(), nullptr})
       .scale;
 }
 
@@ -280,11 +298,29 @@ TEST(FakeQuant, OffsetsMoveAgainstTheSignOfTheGradientAndStayWhereItIsZero) {
     const std::vector<float> w = {0.1f, 0.1f, 0.1f, 5.0f, 0.1f};
     const std::vector<float> d_w = {-2, 3, 0, 4, std::numeric_limits<float>::quiet_NaN()};
     for (const float scale : {0.1f, -0.1f}) {
-      std::vector<float> v(5, 0.25f);
-      kernel.f32().descend(w.data(), d_w.data(), 5, {scale, -8, 7}, {0.125f, 0}, v.data(), nullptr);
-      const float up = scale > 0 ? 0.375f : 0.125f, down = scale > 0 ? 0.125f : 0.375f;
-      EXPECT_EQ(v, (std::vector<float>{up, down, 0.25f, 0.25f, 0.25f})) << kernel.name << scale;
+      std::vector<int16_t> v(5, 100);
+      kernel.f32().descend_f32(w.data(), d_w.data(), 5, {scale, -8, 7},
+                               {{v.data(), kUnit}, {50, 0}, v.data(), nullptr});
+      const int16_t up = scale > 0 ? 150 : 50, down = scale > 0 ? 50 : 150;
+      EXPECT_EQ(v, (std::vector<int16_t>{up, down, 100, 100, 100})) << kernel.name << scale;
     }
+  }
+}
+
+TEST(FakeQuant, OffsetsStopAtTheEndsOfTheirType) {
+  for (const FakeQuantKernel& kernel : fake_quant_kernels()) {
+    for_each_hwy_target([&](const char* target) {
+      const std::vector<float> w(20, 0.1f);
+      std::vector<float> d_w(20, -1);
+      std::fill(d_w.begin() + 10, d_w.end(), 1.0f);
+      std::vector<int16_t> v(20, 32700);
+      std::fill(v.begin() + 10, v.end(), int16_t{-32700});
+      for (int i = 0; i < 3; ++i)
+        kernel.f32().descend_f32(w.data(), d_w.data(), 20, {0.1f, -8, 7},
+                                 {{v.data(), kUnit}, {50, 0}, v.data(), nullptr});
+      for (size_t i = 0; i < 20; ++i)
+        EXPECT_EQ(v[i], i < 10 ? 32767 : -32767) << kernel.name << target << i;
+    });
   }
 }
 

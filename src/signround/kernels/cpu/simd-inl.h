@@ -41,6 +41,11 @@ HWY_INLINE VF load(const BF16* p) {
   return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
 }
 
+// Whole numbers.
+HWY_INLINE VF load(const int16_t* p) {
+  return hn::ConvertTo(DF(), hn::PromoteTo(DI(), hn::LoadU(hn::Rebind<int16_t, DF>(), p)));
+}
+
 HWY_INLINE VF load(const F16* p) {
   const DI di;
   const auto bits =
@@ -71,6 +76,12 @@ HWY_INLINE void store(VF v, BF16* p) {
   const auto nan = hn::Not(hn::RebindMask(du, hn::Eq(v, v)));
   const auto result = hn::BitCast(di, hn::ShiftRight<16>(hn::IfThenElse(nan, quiet, rounded)));
   hn::StoreU(hn::DemoteTo(DU16(), result), DU16(), reinterpret_cast<uint16_t*>(p));
+}
+
+// Whole numbers that an int16_t can have.
+HWY_INLINE void store(VF v, int16_t* p) {
+  const hn::Rebind<int16_t, DF> d16;
+  hn::StoreU(hn::DemoteTo(d16, hn::ConvertTo(DI(), v)), d16, p);
 }
 
 HWY_INLINE void store(VF v, F16* p) {
