@@ -74,8 +74,9 @@ struct GroupGrid {
 
 // The same for kernels/cpu/fake_quant.h, which rounds to q = code - zero. 0 - zero: never a
 // negative zero.
-inline kernels::CodeGrid code_grid(const GroupGrid<float>& grid, int max_code) {
-  return {grid.scale, 0.0f - grid.zero, static_cast<float>(max_code) - grid.zero};
+inline kernels::CodeGrid code_grid(const GroupGrid<float>& grid, int max_code,
+                                   bool ordinary = false) {
+  return {grid.scale, 0.0f - grid.zero, static_cast<float>(max_code) - grid.zero, ordinary};
 }
 
 // The larger of two; equal ones count half each, as the derivative of torch.max has it.

@@ -119,6 +119,7 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     std::copy(w + begin * in_, w + end * in_, w_.as<W>() + begin * in_);
     NonFinite found;
+    bool ordinary = true;
     for (int64_t k = begin * groups_; k < end * groups_; ++k) {
       const int64_t column = k % groups_ * group_, at = k / groups_ * in_ + column;
       const int64_t n = std::min(group_, in_ - column);
@@ -127,6 +128,7 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
         found.merge(replace_non_finite(w_.as<W>() + at, n, at));
         extent = functions.extent(w_.as<W>() + at, n);
       }
+      ordinary &= extent.ordinary;
       const GroupRange<float> range{extent.min, extent.max};
       grid[k] = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
       if (start != nullptr) {
@@ -140,6 +142,7 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
     }
     const std::lock_guard lock(mutex);
     non_finite_.merge(found);
+    ordinary_ &= ordinary;
   });
 }
 
@@ -186,7 +189,7 @@ void SignRoundSlot::write_rows(Out* weight, int64_t stride) const {
       for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
         const int64_t k = row * groups_ + g, at = row * in_ + column;
         write_group(functions, w_.as<W>() + at, offsets(at), std::min(group_, in_ - column),
-                    code_grid(grid[k], max_code), weight + row * stride + column);
+                    code_grid(grid[k], max_code, ordinary_), weight + row * stride + column);
       }
     }
   });
@@ -288,7 +291,7 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
           const int64_t column = g * group_, at = row * in_ + column;
           grads[g - first] = descend_group(functions, w + at, d_row + column,
                                            std::min(group_, in_ - column),
-                                           code_grid(grid[row * groups_ + g], max_code),
+                                           code_grid(grid[row * groups_ + g], max_code, ordinary_),
                                            {.v = offsets(at),
                                             .step = v_step,
                                             .next = next + at,
@@ -302,7 +305,7 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
           write_group(functions, w + at, {next + at, unit_}, std::min(group_, in_ - column),
-                      code_grid(grid[row * groups_ + g], max_code), out_row + column);
+                      code_grid(grid[row * groups_ + g], max_code, ordinary_), out_row + column);
         }
       }
     }

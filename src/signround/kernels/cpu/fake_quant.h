@@ -24,14 +24,16 @@ namespace signround::kernels {
 struct CodeGrid {
   float scale;   // not 0
   float lo, hi;  // whole numbers: the smallest and the largest q
+  bool ordinary = false;  // all weights of the group are Extent::ordinary: saves asking for each
 };
 
 // min(0, smallest) and max(0, largest) weight. finite: none is NaN or infinite; if not, min and max
-// mean nothing.
+// mean nothing. ordinary: each is 0, or its magnitude is at least kTiny and below kHuge.
 struct Extent {
   float min, max;
-  bool finite;
+  bool finite, ordinary;
 };
+constexpr float kTiny = 0x1p-100f, kHuge = 0x1p100f;
 
 // scale: sum of d_w * (q - w / scale) over weights inside the clamp, of d_w * q over clamped ones.
 // clamped: sum of d_w over clamped weights.
@@ -51,7 +53,7 @@ struct SignStep {
 };
 
 // d_v is the gradient by unit * v: d_w * scale inside the clamp, else 0. v moves by step.units
-// against its sign and stays within +-32767; next (n) is where it moves to, and may be v.data.
+// against its sign and stays within its type; next (n) is where it moves to, and may be v.data.
 // buffer (n) is the momentum of d_v: buffer = momentum * buffer + d_v, whose sign v follows; null:
 // none.
 struct Descent {

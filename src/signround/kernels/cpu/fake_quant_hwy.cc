@@ -25,12 +25,17 @@ struct VectorGrid {
   VF scale, lo, hi;
   VF inverse, most;  // 1 / scale; the weights that `quotient` need not divide are below `most`
 };
-HWY_INLINE VectorGrid vectors_of(CodeGrid g) {
-  const float size = g.scale < 0 ? -g.scale : g.scale;
-  const bool ordinary = kCorrectedQuotient && size >= 0x1p-27f && size < 0x1p100f;
-  return {set(g.scale), set(g.lo), set(g.hi), set(ordinary ? 1 / g.scale : 0),
-          set(ordinary ? 0x1p100f : 0)};
+HWY_INLINE bool ordinary_scale(float scale) {
+  const float size = scale < 0 ? -scale : scale;
+  return kCorrectedQuotient && size >= 0x1p-27f && size < kHuge;
 }
+HWY_INLINE VectorGrid vectors_of(const CodeGrid& g) {
+  const bool ordinary = ordinary_scale(g.scale);
+  return {set(g.scale), set(g.lo), set(g.hi), set(ordinary ? 1 / g.scale : 0),
+          set(ordinary ? kHuge : 0)};
+}
+// Whether no weight of the group needs a division.
+HWY_INLINE bool all_ordinary(const CodeGrid& g) { return g.ordinary && ordinary_scale(g.scale); }
 
 // ref: w / scale, with the same bits, except that a zero may come out positive.
 //
@@ -44,17 +49,22 @@ HWY_INLINE VectorGrid vectors_of(CodeGrid g) {
 //
 // It holds where nothing overflows and no remainder is too small for a float: |a| from 2^-100 to
 // 2^100 or a = 0, and |b| from 2^-27 (the smallest scale is 1e-8) to 2^100. Other vectors divide.
+HWY_INLINE VF corrected_quotient(VF w, const VectorGrid& g) {
+  const VF q = hn::Mul(w, g.inverse);
+  return hn::MulAdd(hn::NegMulAdd(q, g.scale, w), g.inverse, q);
+}
+template <bool kOrdinary>
 HWY_INLINE VF quotient(VF w, const VectorGrid& g) {
-  if constexpr (kCorrectedQuotient) {
+  if constexpr (kOrdinary && kCorrectedQuotient) {
+    return corrected_quotient(w, g);
+  } else if constexpr (kCorrectedQuotient) {
     const DU du;
     const VF magnitude = hn::Abs(w);
     const auto tiny =
         hn::Lt(hn::Sub(hn::BitCast(du, magnitude), hn::Set(du, 1u)), hn::Set(du, (27u << 23) - 1));
     const auto large = hn::Not(hn::Lt(magnitude, g.most));
-    if (HWY_LIKELY(hn::AllFalse(DF(), hn::Or(hn::RebindMask(DF(), tiny), large)))) {
-      const VF q = hn::Mul(w, g.inverse);
-      return hn::MulAdd(hn::NegMulAdd(q, g.scale, w), g.inverse, q);
-    }
+    if (HWY_LIKELY(hn::AllFalse(DF(), hn::Or(hn::RebindMask(DF(), tiny), large))))
+      return corrected_quotient(w, g);
   }
   return hn::Div(w, g.scale);
 }
@@ -70,21 +80,25 @@ HWY_INLINE VF load_offset(const Io& io, const Offsets& v, int64_t j) {
 
 struct ExtentVectors {
   VF min, max;
-  hn::Vec<DI> bits;
+  hn::Vec<DI> bits;     // of the largest magnitude
+  hn::Vec<DU> nonzero;  // of the smallest one that is not 0, less 1
 
   HWY_INLINE void add(VF x) {
     min = hn::Min(min, x);
     max = hn::Max(max, x);
-    bits = hn::Max(bits, hn::And(hn::BitCast(DI(), x), hn::Set(DI(), 0x7fffffff)));
+    const auto magnitude = hn::And(hn::BitCast(DI(), x), hn::Set(DI(), 0x7fffffff));
+    bits = hn::Max(bits, magnitude);
+    nonzero = hn::Min(nonzero, hn::Sub(hn::BitCast(DU(), magnitude), hn::Set(DU(), 1u)));
   }
 };
+HWY_INLINE hn::Vec<DI> magnitude_bits(float x) { return hn::BitCast(DI(), set(x)); }
 
 template <class W>
 HWY_ATTR Extent extent(const W* w, int64_t n) noexcept {
   const int64_t step = lanes();
-  ExtentVectors a{set(0), set(0),
-                  hn::Zero(DI())};  // two: the latency of one hides behind the other
-  ExtentVectors b{set(0), set(0), hn::Zero(DI())};
+  const auto none = hn::Set(DU(), 0xffffffffu);
+  // Two: the latency of one hides behind the other.
+  ExtentVectors a{set(0), set(0), hn::Zero(DI()), none}, b = a;
   int64_t j = 0;
   for (; j + 2 * step <= n; j += 2 * step) {
     a.add(load(w + j));
@@ -94,14 +108,19 @@ HWY_ATTR Extent extent(const W* w, int64_t n) noexcept {
   if (j < n) b.add(Part{n - j}.load(w, j));
   const VF min = hn::MinOfLanes(DF(), hn::Min(a.min, b.min));
   const VF max = hn::MaxOfLanes(DF(), hn::Max(a.max, b.max));
-  const auto not_finite = hn::Gt(hn::Max(a.bits, b.bits), hn::Set(DI(), 0x7f7fffff));
-  return {hn::GetLane(min), hn::GetLane(max), hn::AllFalse(DI(), not_finite)};
+  const auto most = hn::Max(a.bits, b.bits);
+  const auto not_finite = hn::Gt(most, hn::Set(DI(), 0x7f7fffff));
+  const auto huge = hn::Not(hn::Gt(magnitude_bits(kHuge), most));
+  const auto least = hn::Min(a.nonzero, b.nonzero);
+  const auto tiny = hn::Lt(least, hn::BitCast(DU(), hn::Sub(magnitude_bits(kTiny), hn::Set(DI(), 1))));
+  return {hn::GetLane(min), hn::GetLane(max), hn::AllFalse(DI(), not_finite),
+          hn::AllFalse(DI(), huge) && hn::AllFalse(DU(), tiny)};
 }
 
-template <class W, class Io>
+template <bool kOrdinary, class W, class Io>
 HWY_INLINE VF quantized(const Io& io, const W* w, const Offsets& v, int64_t j,
                         const VectorGrid& g) {
-  return clamped(rounded(quotient(io.load(w, j), g), load_offset(io, v, j)), g);
+  return clamped(rounded(quotient<kOrdinary>(io.load(w, j), g), load_offset(io, v, j)), g);
 }
 
 HWY_INLINE void store_codes(VF code, uint8_t* codes) {
@@ -115,26 +134,32 @@ HWY_ATTR void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
   const VF z = set(zero);
   const int64_t step = lanes();
   int64_t j = 0;
-  for (; j + step <= n; j += step) store_codes(hn::Add(quantized(Full{}, w, v, j, g), z), out + j);
+  for (; j + step <= n; j += step) store_codes(hn::Add(quantized<false>(Full{}, w, v, j, g), z), out + j);
   if (j == n) return;
   HWY_ALIGN uint8_t last[hn::MaxLanes(DF())];
-  store_codes(hn::Add(quantized(Part{n - j}, w, v, j, g), z), last);
+  store_codes(hn::Add(quantized<false>(Part{n - j}, w, v, j, g), z), last);
   for (int64_t i = 0; j + i < n; ++i) out[j + i] = last[i];
 }
 
-template <class W, class Out>
-HWY_ATTR void write(const W* w, Offsets v, int64_t n, CodeGrid grid, Out* out) noexcept {
+template <bool kOrdinary, class W, class Out>
+HWY_INLINE void write_group(const W* w, const Offsets& v, int64_t n, const CodeGrid& grid,
+                            Out* out) {
   const VectorGrid g = vectors_of(grid);
   const int64_t step = lanes();
   int64_t j = 0;
   for (; j + step <= n; j += step) {
     fetch_ahead(out + j);
-    store(hn::Mul(g.scale, quantized(Full{}, w, v, j, g)), out + j);
+    store_finite(hn::Mul(g.scale, quantized<kOrdinary>(Full{}, w, v, j, g)), out + j);
   }
   if (j < n) {
     const Part part{n - j};
-    part.store(hn::Mul(g.scale, quantized(part, w, v, j, g)), out, j);
+    part.store(hn::Mul(g.scale, quantized<kOrdinary>(part, w, v, j, g)), out, j);
   }
+}
+template <class W, class Out>
+HWY_ATTR void write(const W* w, Offsets v, int64_t n, CodeGrid grid, Out* out) noexcept {
+  all_ordinary(grid) ? write_group<true>(w, v, n, grid, out)
+                     : write_group<false>(w, v, n, grid, out);
 }
 
 template <class W, class D>
@@ -142,19 +167,21 @@ struct GroupDescent {
   const W* w;
   const D* d_w;
   VectorGrid grid;
-  VF unit, units, momentum;
+  VF unit;
+  hn::Vec<DI> units;
+  VF momentum;
   const int16_t* v;
   int16_t* next;
   float* buffer;
 };
 
-template <bool kMomentum, class W, class D, class Io>
+template <bool kMomentum, bool kOrdinary, class W, class D, class Io>
 HWY_INLINE void descend_vector(const Io& io, const GroupDescent<W, D>& a, int64_t j,
                                float* scale_sums, float* clamped_sums) {
   const VectorGrid& g = a.grid;
-  const VF x = quotient(io.load(a.w, j), g);
-  const VF v = io.load(a.v, j);
-  const VF r = rounded(x, hn::Mul(a.unit, v));
+  const VF x = quotient<kOrdinary>(io.load(a.w, j), g);
+  const auto v = io.load_int(a.v, j);
+  const VF r = rounded(x, hn::Mul(a.unit, hn::ConvertTo(DF(), v)));
   const VF q = clamped(r, g);
   const auto inside = hn::Eq(q, r);
   const VF d = io.load(a.d_w, j);
@@ -169,15 +196,13 @@ HWY_INLINE void descend_vector(const Io& io, const GroupDescent<W, D>& a, int64_
     d_v = hn::Add(hn::Mul(a.momentum, io.load(a.buffer, j)), d_v);
     io.store(d_v, a.buffer, j);
   }
-  // ref: move = d_v > 0 ? units : d_v < 0 ? -units : 0: units with d_v's sign. A gradient that is 0
-  // or not a number moves nothing. Whole numbers below 2^24 are exact.
-  const VF move = hn::Xor(a.units, hn::And(d_v, hn::SignBit(DF())));
-  const auto moves = hn::Gt(hn::Abs(d_v), set(0));
-  const VF moved = hn::Sub(v, hn::IfThenElseZero(moves, move));
-  io.store(hn::Min(hn::Max(moved, set(-32767)), set(32767)), a.next, j);
+  // ref: v -= d_v > 0 ? units : d_v < 0 ? -units : 0
+  const auto down = hn::IfThenElseZero(hn::RebindMask(DI(), hn::Gt(d_v, set(0))), a.units);
+  const auto up = hn::IfThenElseZero(hn::RebindMask(DI(), hn::Lt(d_v, set(0))), a.units);
+  io.store_int(hn::Add(hn::Sub(v, down), up), a.next, j);
 }
 
-template <bool kMomentum, class W, class D>
+template <bool kMomentum, bool kOrdinary, class W, class D>
 HWY_INLINE GroupGrad descend_group(const GroupDescent<W, D>& a, int64_t n) {
   const int64_t width = lanes();
   HWY_ALIGN float d_scale[kSums] = {};
@@ -188,12 +213,13 @@ HWY_INLINE GroupGrad descend_group(const GroupDescent<W, D>& a, int64_t n) {
     fetch_ahead(a.d_w + j);
     fetch_ahead(a.v + j);
     for (int64_t sum = 0; sum < kSums; sum += width)
-      descend_vector<kMomentum>(Full{}, a, j + sum, d_scale + sum, outside + sum);
+      descend_vector<kMomentum, kOrdinary>(Full{}, a, j + sum, d_scale + sum, outside + sum);
   }
   int64_t sum = 0;  // j mod kSums
   for (; j + width <= n; j += width, sum += width)
-    descend_vector<kMomentum>(Full{}, a, j, d_scale + sum, outside + sum);
-  if (j < n) descend_vector<kMomentum>(Part{n - j}, a, j, d_scale + sum, outside + sum);
+    descend_vector<kMomentum, kOrdinary>(Full{}, a, j, d_scale + sum, outside + sum);
+  if (j < n)
+    descend_vector<kMomentum, kOrdinary>(Part{n - j}, a, j, d_scale + sum, outside + sum);
   return {tree_sum(d_scale), tree_sum(outside)};
 }
 
@@ -204,12 +230,13 @@ HWY_ATTR GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid,
                              d_w,
                              vectors_of(grid),
                              set(d.v.unit),
-                             set(static_cast<float>(d.step.units)),
+                             hn::Set(DI(), d.step.units),
                              set(d.step.momentum),
                              d.v.data,
                              d.next,
                              d.buffer};
-  return d.buffer != nullptr ? descend_group<true>(a, n) : descend_group<false>(a, n);
+  if (d.buffer != nullptr) return descend_group<true, false>(a, n);
+  return all_ordinary(grid) ? descend_group<false, true>(a, n) : descend_group<false, false>(a, n);
 }
 
 template <class W>

@@ -16,12 +16,13 @@ float offset(Offsets v, int64_t i) { return v.data == nullptr ? 0.0f : v.unit * 
 
 template <class W>
 Extent extent(const W* w, int64_t n) noexcept {
-  Extent e{0, 0, true};
+  Extent e{0, 0, true, true};
   for (int64_t i = 0; i < n; ++i) {
     const float x = value(w[i]);
     e.min = std::min(e.min, x);
     e.max = std::max(e.max, x);
     if (!std::isfinite(x)) e.finite = false;
+    if (x != 0 && !(std::fabs(x) >= kTiny && std::fabs(x) < kHuge)) e.ordinary = false;
   }
   return e;
 }
@@ -68,7 +69,7 @@ GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid, const Desc
     float d_v = inside ? d * grid.scale : 0.0f;
     if (a.buffer != nullptr) d_v = a.buffer[i] = a.step.momentum * a.buffer[i] + d_v;
     const int move = d_v > 0 ? a.step.units : d_v < 0 ? -a.step.units : 0;
-    a.next[i] = static_cast<int16_t>(std::clamp(a.v.data[i] - move, -32767, 32767));
+    a.next[i] = static_cast<int16_t>(std::clamp(a.v.data[i] - move, -32768, 32767));
   }
   return {tree_sum(d_scale), tree_sum(clamped)};
 }

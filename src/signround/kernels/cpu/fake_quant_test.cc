@@ -127,6 +127,7 @@ void expect_same(const Outputs<W>& got, const Outputs<W>& want, const Case& c, c
   EXPECT_EQ(got.extent.min, want.extent.min);
   EXPECT_EQ(got.extent.max, want.extent.max);
   EXPECT_EQ(got.extent.finite, want.extent.finite);
+  EXPECT_EQ(got.extent.ordinary, want.extent.ordinary);
   EXPECT_EQ(got.codes, want.codes);
   EXPECT_EQ(got.codes_without_offset, want.codes_without_offset);
   EXPECT_EQ(got.f32, want.f32);
@@ -319,7 +320,7 @@ TEST(FakeQuant, OffsetsStopAtTheEndsOfTheirType) {
         kernel.f32().descend_f32(w.data(), d_w.data(), 20, {0.1f, -8, 7},
                                  {{v.data(), kUnit}, {50, 0}, v.data(), nullptr});
       for (size_t i = 0; i < 20; ++i)
-        EXPECT_EQ(v[i], i < 10 ? 32767 : -32767) << kernel.name << target << i;
+        EXPECT_EQ(v[i], i < 10 ? 32767 : -32768) << kernel.name << target << i;
     });
   }
 }

@@ -41,10 +41,15 @@ HWY_INLINE VF load(const BF16* p) {
   return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
 }
 
-// Whole numbers.
-HWY_INLINE VF load(const int16_t* p) {
-  return hn::ConvertTo(DF(), hn::PromoteTo(DI(), hn::LoadU(hn::Rebind<int16_t, DF>(), p)));
+// Whole numbers; what an int16_t cannot have becomes its nearest.
+HWY_INLINE hn::Vec<DI> load_int(const int16_t* p) {
+  return hn::PromoteTo(DI(), hn::LoadU(hn::Rebind<int16_t, DF>(), p));
 }
+HWY_INLINE void store_int(hn::Vec<DI> v, int16_t* p) {
+  const hn::Rebind<int16_t, DF> d16;
+  hn::StoreU(hn::DemoteTo(d16, v), d16, p);
+}
+HWY_INLINE VF load(const int16_t* p) { return hn::ConvertTo(DF(), load_int(p)); }
 
 HWY_INLINE VF load(const F16* p) {
   const DI di;
@@ -65,6 +70,17 @@ HWY_INLINE VF load(const F16* p) {
 
 HWY_INLINE void store(VF v, float* p) { hn::StoreU(v, DF(), p); }
 
+// Of values that are not NaN.
+HWY_INLINE void store_finite(VF v, float* p) { store(v, p); }
+HWY_INLINE void store_finite(VF v, BF16* p) {
+  const DU du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu)));
+  hn::StoreU(hn::DemoteTo(DU16(), hn::BitCast(DI(), hn::ShiftRight<16>(rounded))), DU16(),
+             reinterpret_cast<uint16_t*>(p));
+}
+
 HWY_INLINE void store(VF v, BF16* p) {
   const DU du;
   const DI di;
@@ -76,12 +92,6 @@ HWY_INLINE void store(VF v, BF16* p) {
   const auto nan = hn::Not(hn::RebindMask(du, hn::Eq(v, v)));
   const auto result = hn::BitCast(di, hn::ShiftRight<16>(hn::IfThenElse(nan, quiet, rounded)));
   hn::StoreU(hn::DemoteTo(DU16(), result), DU16(), reinterpret_cast<uint16_t*>(p));
-}
-
-// Whole numbers that an int16_t can have.
-HWY_INLINE void store(VF v, int16_t* p) {
-  const hn::Rebind<int16_t, DF> d16;
-  hn::StoreU(hn::DemoteTo(d16, hn::ConvertTo(DI(), v)), d16, p);
 }
 
 HWY_INLINE void store(VF v, F16* p) {
@@ -155,6 +165,12 @@ struct Full {
   HWY_INLINE void store(VF v, T* p, int64_t j) const {
     HWY_NAMESPACE::store(v, p + j);
   }
+  HWY_INLINE hn::Vec<DI> load_int(const int16_t* p, int64_t j) const {
+    return HWY_NAMESPACE::load_int(p + j);
+  }
+  HWY_INLINE void store_int(hn::Vec<DI> v, int16_t* p, int64_t j) const {
+    HWY_NAMESPACE::store_int(v, p + j);
+  }
   HWY_INLINE VF inside(VF v) const { return v; }
   HWY_INLINE VF outside(VF v, VF) const { return v; }
 };
@@ -173,6 +189,16 @@ struct Part {
   HWY_INLINE void store(VF v, T* p, int64_t j) const {
     HWY_ALIGN T padded[hn::MaxLanes(DF())];
     HWY_NAMESPACE::store(v, padded);
+    for (int64_t i = 0; i < n; ++i) p[j + i] = padded[i];
+  }
+  HWY_INLINE hn::Vec<DI> load_int(const int16_t* p, int64_t j) const {
+    HWY_ALIGN int16_t padded[hn::MaxLanes(DF())] = {};
+    for (int64_t i = 0; i < n; ++i) padded[i] = p[j + i];
+    return HWY_NAMESPACE::load_int(padded);
+  }
+  HWY_INLINE void store_int(hn::Vec<DI> v, int16_t* p, int64_t j) const {
+    HWY_ALIGN int16_t padded[hn::MaxLanes(DF())];
+    HWY_NAMESPACE::store_int(v, padded);
     for (int64_t i = 0; i < n; ++i) p[j + i] = padded[i];
   }
   // Zero outside the row: for terms that do not vanish where the loaded values do.
