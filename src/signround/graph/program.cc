@@ -465,7 +465,7 @@ struct Program::Impl {
   // Can it give a gradient in the compute dtype?
   bool writes_narrow(int i) const {
     if (std::holds_alternative<LinearsOp>(op(i)))
-      return rounds(fused[static_cast<size_t>(i)].stride) && !options.int8_gradients;
+      return rounds(fused[static_cast<size_t>(i)].stride);
     return !std::holds_alternative<AddOp>(op(i));
   }
 
@@ -731,7 +731,7 @@ void Program::set_linear_input_observer(LinearInputObserver observer) {
   impl_->observer = std::move(observer);
 }
 DType Program::gradient_dtype(const ProgramOptions& options, bool accumulates) {
-  const bool narrow = options.compute == DType::kBF16 && !options.int8_gradients && !accumulates &&
+  const bool narrow = options.compute == DType::kBF16 && !accumulates &&
                       options.batch * options.seq_len <= Impl::kRoundedDepth;
   return narrow ? DType::kBF16 : DType::kF32;
 }

@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/kernels/cuda.h"
+#include "signround/kernels/cpu/int8_step.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/tensor/buffer.h"
 
@@ -94,9 +95,10 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
   require(s.out == DType::kF32 || (s.out == DType::kBF16 && s.in == s.out && !s.accumulate),
           "matmul", "C of type ", name_of(s.out), " from ", name_of(s.in),
           "; expected F32, or BF16 from BF16 where it is not added to");
-  require(!s.int8 || (s.out == DType::kF32 && !s.bias), "matmul",
-          "operands that are rounded to 8 bits give F32 without a bias, found ", name_of(s.out),
-          s.bias ? " with one" : "");
+  require(!s.int8 || !s.bias, "matmul", "operands that are rounded to 8 bits have no bias");
+  require(!s.int8 || s.out == DType::kF32 || s.k <= kernels::kInt8StepValues, "matmul",
+          "operands of 8 bits give BF16 for at most ", kernels::kInt8StepValues,
+          " values along k, found ", s.k);
   require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);

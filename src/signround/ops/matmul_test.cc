@@ -156,10 +156,16 @@ TEST(Matmul, AmxMatchesTheDefinitionWhereRowsOfAAreAligned) {
 // With rows and a beginning of whole lines and without; whole panels and parts of them.
 TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
   if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  for (DType out : {DType::kF32, DType::kBF16})
-    for (int64_t gap : {0, 32, 3})
-      for (int64_t k : {40, 300}) {
-        MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out};
+  const bool has_int8 = kernels::why_not_matmul_amx_int8() == nullptr;
+  for (const bool int8 : has_int8 ? std::vector{false, true} : std::vector{false})
+    for (const auto& [out, gap, k] : {std::tuple{DType::kF32, 0, 40}, {DType::kF32, 0, 700},
+                                      {DType::kF32, 32, 300}, {DType::kF32, 3, 300},
+                                      {DType::kBF16, 0, 40}, {DType::kBF16, 0, 700},
+                                      {DType::kBF16, 32, 300}, {DType::kBF16, 3, 300}}) {
+        MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out, .int8 = int8};
+        const auto make = [](const MatmulSpec& spec) {
+          return spec.int8 ? kernels::matmul_amx_int8(spec) : kernels::matmul_amx(spec);
+        };
         s.lda = s.k, s.ldb = s.n, s.ldc = s.n + gap;
         const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
         Buffer want(s.m * s.ldc * 4 + 64), got(s.m * s.ldc * 4 + 64);
@@ -167,9 +173,9 @@ TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
           std::memset(want.data(), 1, static_cast<size_t>(want.bytes()));
           std::memset(got.data(), 1, static_cast<size_t>(got.bytes()));
           s.cold = false;
-          kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, want.as<char>() + shift);
+          make(s)->run(a.data(s.in), b.data(s.in), nullptr, want.as<char>() + shift);
           s.cold = true;
-          kernels::matmul_amx(s)->run(a.data(s.in), b.data(s.in), nullptr, got.as<char>() + shift);
+          make(s)->run(a.data(s.in), b.data(s.in), nullptr, got.as<char>() + shift);
           EXPECT_EQ(std::memcmp(want.data(), got.data(), static_cast<size_t>(got.bytes())), 0)
               << name_of(out) << " gap " << gap << " k " << k << " shift " << shift;
         }
@@ -189,6 +195,8 @@ TEST(Matmul, AmxMatchesTheDefinitionInStrips) {
                                   gap);
 }
 
+// All layouts; C =, C +=, and C = of bf16.
+constexpr int kInt8Flags[] = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19};
 MatmulSpec int8_product(int64_t m, int64_t n, int64_t k, int flags) {
   return with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16, .int8 = true}, flags);
 }
@@ -198,12 +206,12 @@ TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
   for (int64_t m : {1, 16, 17, 32, 70})
     for (int64_t n : {1, 16, 31, 32, 65})
       for (int64_t k : {1, 3, 4, 63, 64, 65, 130})
-        for (int flags = 0; flags < 8; ++flags)
+        for (int flags : kInt8Flags)
           expect_the_definition(kernels::matmul_amx_int8, int8_product(m, n, k, flags));
-  for (int flags = 0; flags < 8; ++flags) {
+  for (int flags : kInt8Flags) {
     expect_the_definition(kernels::matmul_amx_int8, int8_product(70, 65, 2100, flags));
     expect_the_definition(kernels::matmul_amx_int8, int8_product(1100, 40, 64, flags));
-    expect_the_definition(kernels::matmul_amx_int8, int8_product(33, 34, 8300, flags));
+    expect_the_definition(kernels::matmul_amx_int8, int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
   }
 }
 
@@ -212,7 +220,8 @@ TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
 TEST(Matmul, Int8ByOnednnMatchesTheDefinitionForAllLayouts) {
   if (kernels::why_not_matmul_onednn_int8() != nullptr) return;  // no such instructions here
   for (DType in : {DType::kBF16, DType::kF32})
-    for (int flags = 0; flags < 8; ++flags) {
+    for (int flags : kInt8Flags) {
+      if (flags >= 16 && in == DType::kF32) continue;  // C of bf16 is from bf16
       for (int64_t m : {1, 17, 70})
         for (int64_t n : {1, 16, 65})
           for (int64_t k : {1, 31, 64, 130}) {
@@ -220,7 +229,7 @@ TEST(Matmul, Int8ByOnednnMatchesTheDefinitionForAllLayouts) {
             s.in = in;
             expect_the_definition(kernels::matmul_onednn_int8, s);
           }
-      MatmulSpec s = int8_product(300, 280, 4200, flags);
+      MatmulSpec s = int8_product(300, 280, flags < 16 ? 4200 : 4096, flags);
       s.in = in;
       expect_the_definition(kernels::matmul_onednn_int8, s);
     }
@@ -236,8 +245,11 @@ TEST(Matmul, Int8TilesMatchTheDefinitionInStrips) {
   };
   for (int64_t m : {70, 130})
     for (int64_t n : {64, 140})
-      for (int flags = 0; flags < 8; ++flags)
+      for (int flags : kInt8Flags)
         expect_the_definition(in_strips, int8_product(m, n, 160, flags));
+  // More than one block of C, each in two pieces of k.
+  for (int flags : {0, 4, 16})
+    expect_the_definition(kernels::matmul_amx_int8, int8_product(290, 1330, 640, flags));
 }
 
 // Half a step of A's row times the column's magnitudes, and the other way round.
@@ -449,12 +461,14 @@ TEST(Matmul, GivesTheSameBitsEveryTime) {
   EXPECT_EQ(first, again);
 }
 
-TEST(Matmul, RefusesToRoundWhatHasABiasOrIsRoundedAgain) {
+TEST(Matmul, RefusesToRoundOperandsWithABiasOrSumsTwice) {
   MatmulSpec s{.m = 4, .n = 4, .k = 8, .lda = 8, .ldb = 4, .ldc = 4, .int8 = true};
   EXPECT_NO_THROW(make_matmul(s));
   s.in = DType::kBF16, s.bias = true;
   EXPECT_THROW(make_matmul(s), Error);
   s.bias = false, s.out = DType::kBF16;
+  EXPECT_NO_THROW(make_matmul(s));
+  s.k = s.lda = 4097;  // two steps along k, whose sums would be rounded in between
   EXPECT_THROW(make_matmul(s), Error);
 }
 

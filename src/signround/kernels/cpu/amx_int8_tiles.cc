@@ -140,19 +140,6 @@ SIGNROUND_AVX512 void quantize(const Operand& x, int64_t begin, int64_t end, int
   }
 }
 
-// The sums of a tile's two halves, as floats, to a row of C.
-SIGNROUND_AMX_INT8 inline void scale_row(const Int8Tile& tile, int64_t row, const int32_t* sums) {
-  float* c = tile.c + row * tile.stride;
-  const __m512 a_step = _mm512_set1_ps(tile.a_steps[row]);
-  for (int64_t half = 0; half < 32; half += 16) {
-    const auto wanted = static_cast<__mmask16>(lanes(tile.cols - half, 16));
-    const __m512 step = _mm512_mul_ps(a_step, _mm512_loadu_ps(tile.b_steps + half));
-    __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + half)), step);
-    if (tile.accumulate) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(wanted, c + half));
-    _mm512_mask_storeu_ps(c + half, wanted, value);
-  }
-}
-
 }  // namespace
 
 const char* why_not_int8() noexcept {
@@ -172,12 +159,19 @@ void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float
 
 // Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
 SIGNROUND_AMX_INT8 void multiply(const Int8Tile& tile) noexcept {
-  alignas(64) int32_t sums[kPanel * kPanel];
-  asm volatile("" : : : "memory");  // what others packed is in memory
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  asm volatile("" : : : "memory");  // what others packed and wrote is in memory
+  constexpr int64_t kRow = kPanel * int64_t{sizeof(int32_t)}, kLow = 16 * kPanel;
+  if (tile.from) {
+    _tile_loadd(0, tile.from, kRow);
+    _tile_loadd(1, tile.from + 16, kRow);
+    _tile_loadd(2, tile.from + kLow, kRow);
+    _tile_loadd(3, tile.from + kLow + 16, kRow);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   const int8_t *a = tile.a, *b = tile.b;
   for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step) {
     const int8_t* ahead = step + kAhead < tile.depth
@@ -196,13 +190,28 @@ SIGNROUND_AMX_INT8 void multiply(const Int8Tile& tile) noexcept {
     _tile_dpbssd(2, 5, 6);
     _tile_dpbssd(3, 5, 7);
   }
-  constexpr int64_t kRow = kPanel * int64_t{sizeof(int32_t)};
-  _tile_stored(0, sums, kRow);
-  _tile_stored(1, sums + 16, kRow);
-  _tile_stored(2, sums + 16 * kPanel, kRow);
-  _tile_stored(3, sums + 16 * kPanel + 16, kRow);
-  asm volatile("" : : "r"(sums) : "memory");
-  for (int64_t row = 0; row < tile.rows; ++row) scale_row(tile, row, sums + row * kPanel);
+  _tile_stored(0, tile.sums, kRow);
+  _tile_stored(1, tile.sums + 16, kRow);
+  _tile_stored(2, tile.sums + kLow, kRow);
+  _tile_stored(3, tile.sums + kLow + 16, kRow);
+  asm volatile("" : : : "memory");
+}
+
+SIGNROUND_AVX512 void scale(const Int8Sums& tile) noexcept {
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    const __m512 a_step = _mm512_set1_ps(tile.a_steps[row]);
+    for (int64_t half = 0; half < kPanel; half += 16) {
+      const auto wanted = static_cast<__mmask16>(lanes(tile.cols - half, 16));
+      const __m512 step = _mm512_mul_ps(a_step, _mm512_loadu_ps(tile.b_steps + half));
+      const __m512i sums = _mm512_loadu_si512(tile.sums + row * kPanel + half);
+      __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), step);
+      if (tile.from) {
+        const float* from = tile.from + row * tile.from_stride + half;
+        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(wanted, from));
+      }
+      _mm512_mask_storeu_ps(tile.c + row * tile.stride + half, wanted, value);
+    }
+  }
 }
 
 }  // namespace signround::kernels::amx
@@ -214,6 +223,7 @@ const char* why_not_int8() noexcept { return "the CPU is not an x86-64"; }
 void quantize_a(const Operand&, int64_t, int64_t, int8_t*, float*) noexcept {}
 void quantize_b(const Operand&, int64_t, int64_t, int8_t*, float*) noexcept {}
 void multiply(const Int8Tile&) noexcept {}
+void scale(const Int8Sums&) noexcept {}
 }  // namespace signround::kernels::amx
 
 #endif

@@ -24,17 +24,27 @@ const char* why_not_int8() noexcept;
 void quantize_a(const Operand& a, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept;
 void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept;
 
-// C (rows, cols), at most 32 x 32, = or += A * B over `depth` tiles along k, each sum times the
-// step of its row and of its column. Between start() and stop().
+// sums (32, 32) = A * B over `depth` tiles along k, plus those at `from` unless it is null. Between
+// start() and stop(). Products of 8 bits along kInt8StepValues of k stay below 2^27.
 struct Int8Tile {
   const int8_t *a, *b;   // packed
   const int8_t* next_b;  // what the next product will read, to be fetched ahead
   int64_t depth;
-  const float *a_steps, *b_steps;  // 32 of the panel
-  float* c;
-  int64_t rows, cols, stride;
-  bool accumulate;
+  const int32_t* from;  // may be sums
+  int32_t* sums;
 };
 void multiply(const Int8Tile& tile) noexcept;
+
+// c (rows, cols), at most 32 x 32, from such sums: each times the step of its row and of its column,
+// plus the value at `from` unless it is null.
+struct Int8Sums {
+  const int32_t* sums;
+  const float *a_steps, *b_steps;  // 32 of the panel
+  const float* from;
+  int64_t from_stride;
+  float* c;
+  int64_t stride, rows, cols;
+};
+void scale(const Int8Sums& tile) noexcept;
 
 }  // namespace signround::kernels::amx

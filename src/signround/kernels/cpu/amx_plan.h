@@ -77,6 +77,12 @@ void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t dept
               n0 + (n1 - n0) * (part + 1) / parts, depth * p / pieces, depth * (p + 1) / pieces);
 }
 
+// Whether C can be, and should be, stored past the caches.
+inline bool streams(const MatmulSpec& s, const void* c) {
+  return s.cold && !s.accumulate && s.ldc * size_of(s.out) % 64 == 0 &&
+         reinterpret_cast<uintptr_t>(c) % 64 == 0;
+}
+
 // Of a product, what is packed at a time.
 struct Strip {
   Operand x, y;       // of A and B, where they lie

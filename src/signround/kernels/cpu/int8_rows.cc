@@ -83,18 +83,23 @@ HWY_ATTR void round_columns(const Int8Operand& a, int64_t begin, int64_t end, in
 }
 
 HWY_ATTR void add_sums(const int32_t* sums, int64_t n, float step_a, const float* steps_b,
-                       const float* from, float* c) {
+                       const float* from, void* c, DType dtype) {
+  const OutRow row{c, dtype};
   const VF a = set(step_a);
   const int64_t width = lanes();
   int64_t j = 0;
   for (; j + width <= n; j += width) {
     const VF sum = hn::ConvertTo(DF(), hn::LoadU(DI(), sums + j));
     const VF product = hn::Mul(sum, hn::Mul(a, load(steps_b + j)));
-    store(from ? hn::Add(load(from + j), product) : product, c + j);
+    store(Full{}, from ? hn::Add(load(from + j), product) : product, row, j);
   }
   for (; j < n; ++j) {
     const float product = static_cast<float>(sums[j]) * (step_a * steps_b[j]);
-    c[j] = from ? from[j] + product : product;
+    const float value = from ? from[j] + product : product;
+    if (dtype == DType::kF32)
+      static_cast<float*>(c)[j] = value;
+    else
+      static_cast<BF16*>(c)[j] = to_bf16(value);
   }
 }
 
@@ -117,8 +122,8 @@ void round_to_int8(const Int8Operand& a, int64_t begin, int64_t end, int8_t* cod
 }
 
 void add_int8_sums(const int32_t* sums, int64_t n, float step_a, const float* steps_b,
-                   const float* from, float* c) noexcept {
-  HWY_DYNAMIC_DISPATCH(add_sums)(sums, n, step_a, steps_b, from, c);
+                   const float* from, void* c, DType dtype) noexcept {
+  HWY_DYNAMIC_DISPATCH(add_sums)(sums, n, step_a, steps_b, from, c, dtype);
 }
 
 }  // namespace signround::kernels

@@ -90,7 +90,8 @@ TEST(Int8Rows, AddSumsTimesBothSteps) {
     for (const bool adds : {false, true})
       for (const int64_t n : {0, 1, 16, 37}) {
         std::vector<float> c(38, 7.0f);
-        add_int8_sums(sums.data(), n, 0.25f, steps.data(), adds ? from.data() : nullptr, c.data());
+        add_int8_sums(sums.data(), n, 0.25f, steps.data(), adds ? from.data() : nullptr, c.data(),
+                      DType::kF32);
         for (size_t j = 0; j < c.size(); ++j) {
           const bool inside = static_cast<int64_t>(j) < n;
           // A sum of 25 bits is rounded to a float, and so are two products and the addition.

@@ -23,7 +23,7 @@ struct MatmulSpec {
   bool bias = false;        // plus n f32 values, the same for every row of C
   // Operands are first rounded to 8 bits, every row of A and every column of B by steps of its own,
   // one for each 4096 values along k (int8_step.h): what is not finite makes NaN of the whole row
-  // or column. Not with bias.
+  // or column. Not with bias; C of bf16 only where one step serves all of k.
   bool int8 = false;
   // C is read only after much else, and was not touched for long: kernels may store it past the
   // caches.

@@ -59,7 +59,7 @@ class AmxPlan : public MatmulPlan {
     const Packed packed{room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
                         room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c, from) : nullptr;
-    const bool streams_c = streams(c);
+    const bool streams_c = amx::streams(s_, c);
     amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, [&](const Strip& strip) {
       const auto* sums = strip.first ? from : static_cast<const float*>(c);
       multiply(strip, packed,
@@ -81,11 +81,6 @@ class AmxPlan : public MatmulPlan {
     void* c;
     bool streams;  // past the caches
   };
-
-  bool streams(const void* c) const {
-    return s_.cold && !s_.accumulate && s_.ldc * size_of(s_.out) % 64 == 0 &&
-           reinterpret_cast<uintptr_t>(c) % 64 == 0;
-  }
 
   // The bias with room behind it, since tiles read whole panels. Where C is added to, the bias is
   // added first.

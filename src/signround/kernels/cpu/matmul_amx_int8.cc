@@ -6,7 +6,6 @@
 #include "signround/kernels/cpu/amx_plan.h"
 #include "signround/kernels/cpu/int8_step.h"
 #include "signround/kernels/cpu/matmul.h"
-#include "signround/kernels/cpu/matmul_start.h"
 
 namespace signround::kernels {
 namespace {
@@ -19,8 +18,7 @@ using amx::Strip;
 using amx::up;
 using amx::Workspace;
 
-// Tiles along k: 32 KiB of a panel. Longer pieces than of bf16 mean fewer conversions of sums.
-constexpr int64_t kBlockDepth = 16;
+constexpr int64_t kBlockDepth = 9;  // tiles along k: 18 KiB of a panel
 
 class Int8Plan : public MatmulPlan {
  public:
@@ -32,18 +30,26 @@ class Int8Plan : public MatmulPlan {
   }
 
   int64_t workspace_bytes() const {
-    return (m_ + n_) * (depth_ * kInt8Step + kPanel * int64_t{sizeof(float)});
+    const int64_t sums = depth_ > kBlockDepth ? amx::kBlockSums * int64_t{sizeof(int32_t)} : 0;
+    return (m_ + n_) * (depth_ * kInt8Step + kPanel * int64_t{sizeof(float)}) +
+           num_threads() * sums;
   }
 
   void run(const void* a, const void* b, const float*, void* c, const float* from) const override {
-    start_from(s_, from, c);
+    if (!s_.accumulate) from = nullptr;
+    if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     Workspace& w = amx::workspace();
     float* steps = room<float>(w.steps, (m_ + n_) * kPanel);
     const Packed packed{room<int8_t>(w.a, m_ * depth_ * kInt8Step),
                         room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps,
                         steps + m_ * kPanel};
+    const bool streams_c = amx::streams(s_, c);
     amx::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, [&](const Strip& strip) {
-      multiply(strip, packed, static_cast<float*>(c) + strip.at);
+      const auto* sums = strip.first ? from : static_cast<const float*>(c);
+      multiply(strip, packed,
+               {.from = sums ? sums + strip.at : nullptr,
+                .c = static_cast<char*>(c) + strip.at * size_of(s_.out),
+                .streams = streams_c && strip.last});
     });
   }
 
@@ -53,7 +59,14 @@ class Int8Plan : public MatmulPlan {
     float *a_steps, *b_steps;
   };
 
-  void multiply(const Strip& s, const Packed& packed, float* c) const {
+  // Of a strip's part of C: where it lies, and what its sums start from.
+  struct Place {
+    const float* from;  // or null
+    void* c;
+    bool streams;  // past the caches
+  };
+
+  void multiply(const Strip& s, const Packed& packed, const Place& place) const {
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const int64_t of_a = s.new_x ? panels_m : 0, of_b = s.new_y ? panels_n : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
@@ -61,31 +74,64 @@ class Int8Plan : public MatmulPlan {
       if (end > of_a)
         amx::quantize_b(s.y, std::max(begin, of_a) - of_a, end - of_a, packed.b, packed.b_steps);
     });
-    amx::for_each_share(Split(panels_m, panels_n, false), panels_m, panels_n,
-                        [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-                          amx::for_each_block(
-                              m0, m1, n0, n1, up(s.k, kInt8Depth), kBlockDepth,
-                              [&](auto... block) { multiply_block(s, packed, c, block...); });
-                        });
+    amx::for_each_share(
+        Split(panels_m, panels_n, false), panels_m, panels_n,
+        [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          int32_t* sums = depth_ > kBlockDepth
+                              ? room<int32_t>(amx::workspace().sums, amx::kBlockSums)
+                              : nullptr;
+          amx::for_each_block(m0, m1, n0, n1, up(s.k, kInt8Depth), kBlockDepth, [&](auto... block) {
+            multiply_block(s, packed, place, sums, block...);
+          });
+        });
   }
 
-  void multiply_block(const Strip& s, const Packed& packed, float* c, int64_t m0, int64_t m1,
-                      int64_t n0, int64_t n1, int64_t k0, int64_t k1) const {
+  // block_sums: of its values between pieces of k, tile by tile.
+  void multiply_block(const Strip& s, const Packed& packed, const Place& place, int32_t* block_sums,
+                      int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t k0,
+                      int64_t k1) const {
     const int64_t depth = up(s.k, kInt8Depth);
+    alignas(64) int32_t own[kPanel * kPanel];
     for (int64_t i = m0; i < m1; ++i)
-      for (int64_t j = n0; j < n1; ++j)
+      for (int64_t j = n0; j < n1; ++j) {
+        int32_t* sums =
+            block_sums ? block_sums + ((i - m0) * (n1 - n0) + j - n0) * kPanel * kPanel : own;
         amx::multiply(
             amx::Int8Tile{.a = packed.a + (i * depth + k0) * kInt8Step,
                           .b = packed.b + (j * depth + k0) * kInt8Step,
                           .next_b = packed.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kInt8Step,
                           .depth = k1 - k0,
-                          .a_steps = packed.a_steps + i * kPanel,
-                          .b_steps = packed.b_steps + j * kPanel,
-                          .c = c + i * kPanel * s_.ldc + j * kPanel,
-                          .rows = std::min(kPanel, s.m - i * kPanel),
-                          .cols = std::min(kPanel, s.n - j * kPanel),
-                          .stride = s_.ldc,
-                          .accumulate = s_.accumulate || !s.first || k0 > 0});
+                          .from = k0 > 0 ? sums : nullptr,
+                          .sums = sums});
+        if (k1 == depth) store(s, packed, place, i, j, sums);
+      }
+  }
+
+  // Panels i of A and j of B, from the sums over all of the strip's k.
+  void store(const Strip& s, const Packed& packed, const Place& place, int64_t i, int64_t j,
+             const int32_t* sums) const {
+    const int64_t at = i * kPanel * s_.ldc + j * kPanel;
+    amx::Int8Sums tile{.sums = sums,
+                       .a_steps = packed.a_steps + i * kPanel,
+                       .b_steps = packed.b_steps + j * kPanel,
+                       .from = place.from ? place.from + at : nullptr,
+                       .from_stride = s_.ldc,
+                       .c = s_.out == DType::kF32 ? static_cast<float*>(place.c) + at : nullptr,
+                       .stride = s_.ldc,
+                       .rows = std::min(kPanel, s.m - i * kPanel),
+                       .cols = std::min(kPanel, s.n - j * kPanel)};
+    const bool complete = tile.rows == kPanel && tile.cols == kPanel;
+    if (s_.out == DType::kF32 && !(complete && place.streams)) return amx::scale(tile);
+    alignas(64) float whole[kPanel * kPanel];
+    tile.c = whole, tile.stride = kPanel;
+    amx::scale(tile);
+    if (s_.out == DType::kF32)
+      amx::stream_tile(whole, static_cast<float*>(place.c) + at, s_.ldc);
+    else if (complete && place.streams)
+      amx::stream_rounded_tile(whole, static_cast<BF16*>(place.c) + at, s_.ldc);
+    else
+      amx::store_rounded_tile(whole, tile.rows, tile.cols, static_cast<BF16*>(place.c) + at,
+                              s_.ldc);
   }
 
   MatmulSpec s_;
@@ -105,9 +151,8 @@ std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec) {
 }
 
 std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec, int64_t strip_bytes) {
-  require(spec.int8 && spec.in == DType::kBF16 && spec.out == DType::kF32 && !spec.bias, "matmul",
-          "tiles of 8-bit integers multiply rounded BF16 to F32 without a bias, found ",
-          name_of(spec.in), " to ", name_of(spec.out));
+  require(spec.int8 && spec.in == DType::kBF16 && !spec.bias, "matmul",
+          "tiles of 8-bit integers multiply rounded BF16 without a bias, found ", name_of(spec.in));
   if (const char* reason = amx::why_not_int8()) fail(ErrorKind::kUnsupported, "matmul", reason);
   return std::make_unique<Int8Plan>(spec, strip_bytes);
 }

@@ -46,7 +46,7 @@ class Int8Plan : public MatmulPlan {
     if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     if (!s_.accumulate) from = nullptr;
     for (int64_t k = 0; k < s_.k; k += kInt8StepValues) {
-      add_piece(a, b, k, static_cast<float*>(c), from);
+      add_piece(a, b, k, c, from);
       from = static_cast<const float*>(c);
     }
   }
@@ -71,7 +71,7 @@ class Int8Plan : public MatmulPlan {
 #endif
   }
 
-  void add_piece(const void* a, const void* b, int64_t k0, float* c, const float* from) const {
+  void add_piece(const void* a, const void* b, int64_t k0, void* c, const float* from) const {
     const int64_t k = std::min(kInt8StepValues, s_.k - k0);
     Workspace& w = workspace();
     auto* codes_a = room<int8_t>(w.a, s_.m * k);
@@ -95,7 +95,7 @@ class Int8Plan : public MatmulPlan {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t at = (m + i) * s_.ldc;
           add_int8_sums(sums + i * s_.n, s_.n, steps_a[m + i], steps_b, from ? from + at : nullptr,
-                        c + at);
+                        static_cast<char*>(c) + at * size_of(s_.out), s_.out);
         }
       });
     }
@@ -131,8 +131,7 @@ int64_t matmul_onednn_int8_workspace_bytes(const MatmulSpec& spec) {
 }
 
 std::unique_ptr<MatmulPlan> matmul_onednn_int8(const MatmulSpec& spec) {
-  require(spec.int8 && spec.out == DType::kF32 && !spec.bias, "matmul",
-          "products of rounded operands give F32 without a bias, found ", name_of(spec.out));
+  require(spec.int8 && !spec.bias, "matmul", "products of rounded operands have no bias");
   if (const char* reason = why_not_matmul_onednn_int8())
     fail(ErrorKind::kUnsupported, "matmul", reason);
   try {
