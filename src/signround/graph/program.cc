@@ -129,8 +129,10 @@ struct Program::Impl {
   DType compute() const { return options.compute; }
 
   // ---- buffers ----
+  // Callers know that those in f32 have no gaps between rows.
   View make_view(int64_t cols, DType dtype) {
-    return {arena.add(rows * cols * size_of(dtype)), 0, cols, dtype};
+    const int64_t stride = dtype == DType::kF32 ? cols : spread_stride(cols, dtype);
+    return {arena.add(rows * stride * size_of(dtype)), 0, stride, dtype};
   }
   void touch(const View& view, int step) { arena.touch(view.buffer, step); }
   void touch_value(Value v, int step) { touch(value[at(v)], step); }
@@ -180,6 +182,13 @@ struct Program::Impl {
                        [&](const LinearParam& p) { return !options.untuned.count(p.name); });
   }
 
+  // Of all its outputs side by side.
+  static int64_t columns_of(const LinearsOp& o) {
+    int64_t cols = 0;
+    for (const auto& p : o.params) cols += p.out;
+    return cols;
+  }
+
   // A value that only matrix products read is kept in their precision.
   DType dtype_of_output(Value v) const {
     if (v.id == graph.output().id || consumers[at(v)].empty()) return DType::kF32;
@@ -192,10 +201,9 @@ struct Program::Impl {
   void plan_forward(int i, const LinearsOp& o) {
     const int step = forward_step(i);
     const size_t index = static_cast<size_t>(i);
-    int64_t cols = 0;
+    const int64_t cols = columns_of(o), in_cols = o.params[0].in;
     bool bias = false;
-    for (const auto& p : o.params) cols += p.out, bias |= p.bias;
-    const int64_t in_cols = o.params[0].in;
+    for (const auto& p : o.params) bias |= p.bias;
     View x = value[at(o.x)];
     touch(x, step);
     if (x.dtype != compute()) {
@@ -226,8 +234,8 @@ struct Program::Impl {
                                   .out = fused[index].dtype,
                                   .trans_b = true,
                                   .lda = read.stride,
-                                  .ldb = in_cols,
-                                  .ldc = cols,
+                                  .ldb = spread_stride(in_cols, compute()),
+                                  .ldc = fused[index].stride,
                                   .accumulate = sum != nullptr,
                                   .bias = bias});
     const size_t group = count_before<LinearsOp>(i);
@@ -465,7 +473,7 @@ struct Program::Impl {
   // Can it give a gradient in the compute dtype?
   bool writes_narrow(int i) const {
     if (std::holds_alternative<LinearsOp>(op(i)))
-      return rounds(fused[static_cast<size_t>(i)].stride);
+      return rounds(columns_of(std::get<LinearsOp>(op(i))));
     return !std::holds_alternative<AddOp>(op(i));
   }
 
@@ -478,7 +486,7 @@ struct Program::Impl {
         const auto& readers = consumers[at(o)];
         return readers.size() == 1 && writes_narrow(readers[0]) && o.id != graph.output().id;
       });
-      all = make_view(fused[static_cast<size_t>(made_by)].stride, narrow ? compute() : DType::kF32);
+      all = make_view(columns_of(linears), narrow ? compute() : DType::kF32);
     }
     View slice = all;
     slice.col = value[at(v)].col;
@@ -488,7 +496,7 @@ struct Program::Impl {
   void plan_backward(int i, const LinearsOp& o) {
     const int step = backward_step(i);
     const size_t index = static_cast<size_t>(i), group = count_before<LinearsOp>(i);
-    const int64_t cols = fused[index].stride, in_cols = o.params[0].in;
+    const int64_t cols = columns_of(o), in_cols = o.params[0].in;
     View d_y = fused_gradient[index];
     if (!d_y) {  // a single output whose gradient is shared with an add
       require(o.out.size() == 1, "program", "internal: gradients of ", o.params[0].name,
@@ -555,7 +563,7 @@ struct Program::Impl {
                                   .in = compute(),
                                   .out = d_x.dtype,
                                   .lda = d_y_read.stride,
-                                  .ldb = in_cols,
+                                  .ldb = spread_stride(in_cols, compute()),
                                   .ldc = d_x.stride,
                                   .accumulate = accumulate,
                                   .int8 = options.int8_gradients});

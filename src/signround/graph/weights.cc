@@ -12,7 +12,8 @@ BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute
       Group group;
       group.in = linears->params[0].in;
       for (const auto& p : linears->params) group.out += p.out, group.has_bias |= p.bias;
-      group.weight = Buffer(group.out * group.in * size_of(compute));
+      group.stride = spread_stride(group.in, compute);
+      group.weight = Buffer(group.out * group.stride * size_of(compute));
       if (group.has_bias) group.bias = Buffer(group.out * 4);
       groups_.push_back(std::move(group));
     } else if (const auto* norm = std::get_if<NormOp>(&op)) {
@@ -70,16 +71,16 @@ WeightView BlockWeights::weight(std::string_view linear_name) {
           " in this block");
   const Place& place = found->second;
   Group& group = groups_[place.group];
-  const int64_t offset = place.row * group.in;
+  const int64_t offset = place.row * group.stride;
   RowsAny gradient;
   if (group.gradient.data())
-    gradient = {group.gradient.as<char>() + offset * size_of(gradient_dtype_), gradient_dtype_,
-                group.in};
+    gradient = {group.gradient.as<char>() + place.row * group.in * size_of(gradient_dtype_),
+                gradient_dtype_, group.in};
   return {.data = group.weight.as<char>() + offset * size_of(compute_),
           .dtype = compute_,
           .out = place.param.out,
           .in = group.in,
-          .stride = group.in,
+          .stride = group.stride,
           .gradient = gradient};
 }
 
@@ -109,7 +110,9 @@ void BlockWeights::zero_vector_gradients() {
 
 int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute,
                                    std::optional<DType> gradients) {
-  int64_t bytes = graph.num_weights() * (size_of(compute) + (gradients ? size_of(*gradients) : 0));
+  int64_t bytes = gradients ? graph.num_weights() * size_of(*gradients) : 0;
+  for (const auto& p : graph.linear_params())
+    bytes += p.out * spread_stride(p.in, compute) * size_of(compute);
   for (const auto& v : graph.vector_params()) bytes += v.size * 4;
   return bytes;
 }

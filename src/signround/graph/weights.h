@@ -16,7 +16,7 @@
 namespace signround {
 
 // One linear layer's place: (out, in) values of `dtype`, rows `stride` elements apart, and its
-// gradient (kF32 or kBF16, the same layout; no data where none was asked for).
+// gradient (out, in) in kF32 or kBF16 (no data where none was asked for).
 struct WeightView {
   void* data = nullptr;
   DType dtype = DType::kF32;
@@ -29,6 +29,7 @@ class BlockWeights {
  public:
   struct Group {
     int64_t out = 0, in = 0;  // of all layers of the group together
+    int64_t stride = 0;       // of the weight; gradients lie row by row without gaps
     bool has_bias = false;
     Buffer weight, bias, gradient, bias_gradient;
   };

@@ -73,6 +73,18 @@ Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weight
   return moments;
 }
 
+namespace {
+
+std::vector<BF16> without_gaps(const WeightView& weight) {
+  std::vector<BF16> rows(static_cast<size_t>(weight.out * weight.in));
+  const auto* from = static_cast<const BF16*>(weight.data);
+  for (int64_t r = 0; r < weight.out; ++r)
+    std::copy_n(from + r * weight.stride, weight.in, rows.data() + r * weight.in);
+  return rows;
+}
+
+}  // namespace
+
 TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& layers,
                      const BlockUnit& unit) {
   const int64_t index = unit.first;
@@ -94,7 +106,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
       std::unique_ptr<WeightSlot> slot;
       const WeightView place = weights.weight(layer.name);
       if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
-        slot = make_slot(static_cast<const BF16*>(place.data));
+        slot = make_slot(without_gaps(place).data());
       } else {
         const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
         slot = make_slot(rows.data());
