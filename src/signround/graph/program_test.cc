@@ -247,7 +247,7 @@ TEST(Program, ForwardAndAllGradientsMatchComplexStep) {
       const auto want = testing::complex_step_grad({w.data(), p.out, p.in}, loss);
       const WeightView place = setup.weights.weight(p.name);
       for (int64_t i = 0; i < p.out * p.in; ++i)
-        ASSERT_NEAR(gradient_of(place)[i / p.in * place.stride + i % p.in],
+        ASSERT_NEAR(gradient_of(place)[i / p.in * place.gradient.stride + i % p.in],
                     want[static_cast<size_t>(i)], kRelative * largest(want))
             << p.name << " " << i;
     }
@@ -299,6 +299,77 @@ TEST(Program, WeightGradientsInBf16AreThoseOfF32Rounded) {
                     std::abs(double(gradient_of(u)[i])) / 256 + 1e-6 * scale)
             << p.name << " " << i;
     }
+  }
+}
+
+// Rows of 1 KiB get gaps between them (spread_stride). Two layers written down in double.
+TEST(Program, RowsWithGapsGiveWhatRowsWithoutGive) {
+  constexpr int64_t kWide = 512, kRows = 5;
+  Graph g;
+  const Value x = g.input(kWide);
+  const Value h = g.linear(x, {"first", kWide, kWide, false});
+  g.output(g.linear(h, {"second", kWide, kWide, false}));
+  const auto w1 = testing::random_normal(kWide * kWide, 1, 0.05),
+             w2 = testing::random_normal(kWide * kWide, 2, 0.05),
+             input = testing::random_normal(kRows * kWide, 3),
+             d_y = testing::random_normal(kRows * kWide, 4);
+  const auto multiply = [&](auto&& a, auto&& b) {  // (kRows, kWide) = sum over k of a(i, k) b(j, k)
+    std::vector<double> c(static_cast<size_t>(kRows * kWide));
+    for (int64_t i = 0; i < kRows; ++i)
+      for (int64_t j = 0; j < kWide; ++j)
+        for (int64_t k = 0; k < kWide; ++k) c[static_cast<size_t>(i * kWide + j)] += a(i, k) * b(j, k);
+    return c;
+  };
+  const auto rows = [&](const auto& m) {
+    return [&m](int64_t i, int64_t k) { return double(m[static_cast<size_t>(i * kWide + k)]); };
+  };
+  const auto columns = [&](const auto& m) {
+    return [&m](int64_t j, int64_t k) { return double(m[static_cast<size_t>(k * kWide + j)]); };
+  };
+  const auto want_h = multiply(rows(input), rows(w1)), want_y = multiply(rows(want_h), rows(w2));
+  const auto want_d_h = multiply(rows(d_y), columns(w2)),
+             want_d_x = multiply(rows(want_d_h), columns(w1));
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(name_of(compute));
+    BlockWeights weights(g, compute);
+    weights.allocate_gradients();
+    for (const auto& [name, w] : {std::pair{"first", &w1}, {"second", &w2}}) {
+      const WeightView place = weights.weight(name);
+      ASSERT_GT(place.stride, kWide);
+      for (int64_t i = 0; i < kWide * kWide; ++i) {
+        const int64_t at = i / kWide * place.stride + i % kWide;
+        const float value = (*w)[static_cast<size_t>(i)];
+        if (compute == DType::kBF16)
+          static_cast<BF16*>(place.data)[at] = to_bf16(value);
+        else
+          static_cast<float*>(place.data)[at] = value;
+      }
+    }
+    Program program(g, {.batch = 1,
+                        .seq_len = kRows,
+                        .compute = compute,
+                        .train = true,
+                        .input_gradient = true});
+    std::copy(input.begin(), input.end(), program.input());
+    program.forward(weights);
+    std::copy(d_y.begin(), d_y.end(), program.output_gradient());
+    // Four operands, each rounded by 2^-9 of itself; in f32 the sums are, by 2^-24 for each of 512
+    // terms at most.
+    const double eps = compute == DType::kBF16 ? 4 * 0x1p-9 : 512 * 0x1p-24;
+    for (size_t i = 0; i < want_y.size(); ++i)
+      ASSERT_NEAR(program.output()[i], want_y[i], eps * largest(want_y)) << i;
+    program.backward(weights, false);
+    for (size_t i = 0; i < want_d_x.size(); ++i)
+      ASSERT_NEAR(program.input_gradient()[i], want_d_x[i], eps * largest(want_d_x)) << i;
+    const float* d_w = gradient_of(weights.weight("second"));
+    for (int64_t o = 0; o < kWide; ++o)
+      for (int64_t j = 0; j < kWide; ++j) {
+        double want = 0;
+        for (int64_t t = 0; t < kRows; ++t)
+          want += double(d_y[static_cast<size_t>(t * kWide + o)]) *
+                  want_h[static_cast<size_t>(t * kWide + j)];
+        ASSERT_NEAR(d_w[o * kWide + j], want, eps * largest(want_h) * kRows) << o << " " << j;
+      }
   }
 }
 
@@ -411,7 +482,7 @@ TEST(Program, Int8GradientsAreProductsOfRoundedOperands) {
   for (int64_t o = 0; o < kOut; ++o)
     for (int64_t i = 0; i < kIn; ++i) {
       const auto at = static_cast<size_t>(o * kIn + i);
-      const float got = gradient_of(place)[o * place.stride + i];
+      const float got = gradient_of(place)[o * place.gradient.stride + i];
       EXPECT_NEAR(got, want_w[at], 4 * 6e-8 * kRows * 25);  // as in matmul_test.cc
       off_w = std::max(off_w, std::fabs(double(got) - double(exact_w[at])));
     }

@@ -213,6 +213,8 @@ void Run::end_timings(const std::string& what, double seconds) {
 // (quant/non_finite.h).
 void Run::load(const Graph& graph, BlockWeights& weights) {
   non_finite_ = load_finite_weights(source_, graph, weights);
+  // Their pages of the file would count as the program's memory.
+  for (const auto& p : graph.linear_params()) source_.release(p.name + ".weight");
 }
 
 // targets: x becomes the original block's output, in place.

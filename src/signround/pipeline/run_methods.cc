@@ -75,11 +75,13 @@ Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weight
 
 namespace {
 
-std::vector<BF16> without_gaps(const WeightView& weight) {
-  std::vector<BF16> rows(static_cast<size_t>(weight.out * weight.in));
+Buffer without_gaps(const WeightView& weight) {
+  Buffer rows(weight.out * weight.in * int64_t{sizeof(BF16)});
   const auto* from = static_cast<const BF16*>(weight.data);
-  for (int64_t r = 0; r < weight.out; ++r)
-    std::copy_n(from + r * weight.stride, weight.in, rows.data() + r * weight.in);
+  parallel_for(weight.out, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      std::copy_n(from + r * weight.stride, weight.in, rows.as<BF16>() + r * weight.in);
+  });
   return rows;
 }
 
@@ -106,9 +108,11 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
       std::unique_ptr<WeightSlot> slot;
       const WeightView place = weights.weight(layer.name);
       if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16) {
-        slot = make_slot(without_gaps(place).data());
+        const Buffer rows = without_gaps(place);
+        slot = make_slot(rows.as<BF16>());
       } else {
         const auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+        source_.release(layer.name + ".weight");
         slot = make_slot(rows.data());
       }
       tuned.push_back({layer.name, std::move(slot)});
