@@ -15,7 +15,7 @@
 
 namespace signround::kernels {
 
-constexpr int kSearchRows = 26, kSearchColumns = 8;
+constexpr int kSearchRows = 32, kSearchColumns = 8;
 
 // Multipliers c = half - step * j for j = -steps .. steps. j = 0 is tried first, then the others in
 // this order; a later one wins only if it is strictly better.

@@ -13,6 +13,8 @@
 //            up to 16 roundings: each then changes (q - c u)^2 by less than 32 e k, and (k / c)^2
 //            <= 4 u^2; the rest are the roundings of s, of s q - x and of its square, and of w u
 //   n/4 e C  f32 sums of n / 16 terms and their tree, here and in the reference
+//   1 e C    whole numbers of 2^-36 for u, where both sums of an event are in one of 64 bits: 8 n events
+//            of at most 256 weights miss 2^-26, and C is at least 1 there, since w = 1 and one u is
 // on either side of a comparison of two candidates.
 #include "signround/kernels/cpu/scale_search.h"
 
@@ -32,7 +34,7 @@ namespace signround::kernels::HWY_NAMESPACE {
 
 constexpr int64_t kBlock = 128;  // weights whose events are listed at a time
 
-// Candidates, as columns of 26: prefix sums run down all columns at once.
+// Candidates, as columns of 32: prefix sums run down all columns at once.
 constexpr int64_t kRows = kSearchRows, kColumns = kSearchColumns, kPlaces = kRows * kColumns;
 
 using DD = hn::CappedTag<double, kColumns>;
@@ -104,10 +106,16 @@ bool search_events(float, Best&) {
 }
 #else
 
+// Without weights both sums of up to kPackedWeights weights fit into a whole number: w q^2 above
+// kLowBits bits, u in units of 2^-kUnitBits below: at most 8 events of each
+// weight, u <= 1, and 64 in all for q^2.
+constexpr int64_t kPackedWeights = 256, kUnitBits = 36, kLowBits = 48;
+
 // What the events of the candidates m = 0 .. 2 * steps (c ascending) add, and what holds before the
 // first of them.
 struct Events {
   HWY_ALIGN double sums[2 * kPlaces];  // w q^2 and w q u side by side: an event adds to both
+  HWY_ALIGN int64_t packed[kPlaces];   // or both in one
   double qq_start = 0, qu_start = 0, uu = 0;
   float largest_weight = 0;
 };
@@ -143,6 +151,29 @@ HWY_INLINE void add_events(double per_weight, const float* u, const float* w, co
   }
 }
 
+// The same where both sums are packed. Adding 2^(52 - kUnitBits) leaves u in the low bits.
+HWY_INLINE void add_packed_events(int64_t per_weight, const float* u, const int32_t* places,
+                                  int64_t count, int64_t* sums) {
+  const DD d;
+  const hn::Rebind<float, DD> df;
+  const hn::Rebind<int64_t, DD> di;
+  constexpr double kOrigin = static_cast<double>(int64_t{1} << (52 - kUnitBits));
+  const auto origin = hn::Set(d, kOrigin);
+  const auto base = hn::Sub(hn::Set(di, per_weight << kLowBits), hn::BitCast(di, origin));
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
+  HWY_ALIGN int64_t values[kColumns];
+  for (int64_t e = 0; e < count; e += width) {
+    const auto fixed = hn::BitCast(di, hn::Add(hn::PromoteTo(d, hn::LoadU(df, u + e)), origin));
+    hn::Store(hn::Add(fixed, base), di, values);
+    const int64_t n = std::min(width, count - e);
+    if (n == kColumns) {
+      for (int64_t i = 0; i < kColumns; ++i) sums[places[e + i]] += values[i];
+    } else {
+      for (int64_t i = 0; i < n; ++i) sums[places[e + i]] += values[i];
+    }
+  }
+}
+
 // The events of one k, in the order of their weights.
 struct Listed {
   int64_t count = 0;
@@ -153,13 +184,18 @@ constexpr int kMostSteps = 8;  // of k
 
 template <bool kWeighted>
 HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
-                        const ScaleCandidates& candidates, float reciprocal, Events& events) {
+                        const ScaleCandidates& candidates, float reciprocal, bool packed,
+                        Events& events) {
   Listed listed[kMostSteps];
   const int64_t width = lanes();
   const VF zero = set(0), one = set(1);
   const VF inverse_step = set(static_cast<float>(1 / candidates.step));
   const float c_first = static_cast<float>(candidates.half - candidates.step * candidates.steps);
-  const VF origin = set(static_cast<float>(static_cast<double>(c_first) / candidates.step));
+  const double origin = static_cast<double>(c_first) / candidates.step;
+  const VF start = set(static_cast<float>(origin));
+  const VF below_start = set(static_cast<float>(origin - 0.5));
+  // Beyond this k no weight passes k - 1/2 before the first candidate: u is hardly above 1.
+  const int last_at_start = static_cast<int>(c_first * 1.001f + 0.5f);
   const VF last = set(static_cast<float>(2 * candidates.steps));
   VF uu = zero, largest_weight = zero, qq_start = zero, qu_start = zero;
   for (int64_t j = 0; j < n; j += width) {
@@ -176,21 +212,25 @@ HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
     uu = hn::Add(uu, hn::Mul(wu, u));
     VF q_start = zero;  // of the first candidate: as many k as c has passed there
     for (int k = 1; k <= candidates.half; ++k) {
-      // The first m with c >= (k - 1/2) / u. u = 0 gives infinity, which is past the last.
-      const VF first =
-          hn::Ceil(hn::Sub(hn::Mul(set(static_cast<float>(k) - 0.5f), inverse), origin));
-      auto reached = hn::Le(first, last);
+      // c passes (k - 1/2) / u at x, in steps from the first candidate; u = 0 gives infinity, which
+      // is past the last. The next candidate is the nearest to x + 1/2; where x is one, q may change
+      // there or at the next: it is as far from c u.
+      const VF passed = hn::Mul(set(static_cast<float>(k) - 0.5f), inverse);
+      const VF x_at = hn::Sub(passed, start);
+      auto reached = hn::Le(x_at, last);
       // q of x / g < 0 ends at half - 1, q of the sign of g at half (t is negative).
       if (k == candidates.half) reached = hn::AndNot(hn::Lt(ratio, zero), reached);
-      const auto after_start = hn::And(reached, hn::Gt(first, zero));
-      q_start = hn::Add(q_start, hn::IfThenElseZero(hn::AndNot(after_start, reached), one));
-      // place = m mod kRows * kColumns + column, column = floor(m / kRows): exact in f32. Adding
-      // 2^23 leaves it in the low bits.
-      const VF column =
-          hn::Floor(hn::Mul(hn::Add(first, set(0.5f)), set(1.0f / static_cast<float>(kRows))));
-      const VF place = hn::Sub(hn::Mul(first, set(kColumns)), hn::Mul(column, set(kPlaces - 1)));
-      const auto bits = hn::BitCast(DI(), hn::Add(place, set(0x1p23f)));
-      const auto indices = hn::And(bits, hn::Set(DI(), 0x7fffff));
+      auto after_start = reached;
+      if (k <= last_at_start) {
+        after_start = hn::And(reached, hn::Gt(x_at, zero));
+        q_start = hn::Add(q_start, hn::IfThenElseZero(hn::AndNot(after_start, reached), one));
+      }
+      // Adding 2^23 leaves m, below 256, in the low bits. place = m mod kRows * kColumns + m / kRows:
+      // its 8 bits rotated by 3.
+      static_assert(kRows == 32 && kColumns == 8);
+      const auto m = hn::BitCast(DI(), hn::Add(hn::Sub(passed, below_start), set(0x1p23f)));
+      const auto indices = hn::And(hn::Or(hn::ShiftLeft<3>(m), hn::ShiftRight<5>(m)),
+                                   hn::Set(DI(), 0xff));
       Listed& to = listed[k - 1];
       hn::StoreU(hn::Compress(indices, hn::RebindMask(DI(), after_start)), DI(),
                  to.places + to.count);
@@ -205,7 +245,10 @@ HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
   }
   for (int k = 1; k <= candidates.half; ++k) {
     const Listed& of = listed[k - 1];
-    add_events<kWeighted>(2 * k - 1, of.u, of.w, of.places, of.count, events.sums);
+    if (packed)
+      add_packed_events(2 * k - 1, of.u, of.places, of.count, events.packed);
+    else
+      add_events<kWeighted>(2 * k - 1, of.u, of.w, of.places, of.count, events.sums);
   }
   events.uu += sum_lanes_double(uu);
   events.largest_weight =
@@ -254,17 +297,68 @@ HWY_ATTR double losses_of(Events& events, const ScaleCandidates& candidates, dou
   return hn::GetLane(hn::MinOfLanes(d, smallest));
 }
 
+// A whole number from 0 to 2^52.
+template <class D>
+HWY_INLINE hn::Vec<D> to_double(D d, hn::Vec<hn::RebindToSigned<D>> v) {
+  const auto origin = hn::Set(d, 0x1p52);
+  const hn::RebindToSigned<D> di;
+  return hn::Sub(hn::BitCast(d, hn::Or(v, hn::BitCast(di, origin))), origin);
+}
+
+// The same of packed sums.
+HWY_ATTR double losses_of_packed(Events& events, const ScaleCandidates& candidates,
+                                 double* losses) {
+  const DD d;
+  const hn::RebindToSigned<DD> di;
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t column = 0; column < kColumns; column += width) {
+    auto sum = hn::Zero(di);
+    for (int64_t p = column; p < kPlaces; p += kColumns) {
+      sum = hn::Add(sum, hn::Load(di, events.packed + p));
+      hn::Store(sum, di, events.packed + p);
+    }
+  }
+  HWY_ALIGN int64_t before[kColumns];
+  int64_t all = 0;
+  for (int64_t column = 0; column < kColumns; ++column) {
+    before[column] = all;
+    all += events.packed[kPlaces - kColumns + column];
+  }
+  const auto low = hn::Set(di, (int64_t{1} << kLowBits) - 1);
+  const auto qq_start = hn::Set(d, events.qq_start), qu_start = hn::Set(d, events.qu_start);
+  const auto unit = hn::Set(d, 1 / static_cast<double>(int64_t{1} << kUnitBits));
+  auto smallest = hn::Zero(d);
+  for (int64_t column = 0; column < kColumns; column += width) {
+    const auto offset = hn::Load(di, before + column);
+    for (int64_t p = column; p < kPlaces; p += kColumns) {
+      const auto inverse = hn::LoadU(d, candidates.inverse_in_columns.data() + p);
+      const auto sum = hn::Add(hn::Load(di, events.packed + p), offset);
+      const auto qq = hn::Add(to_double(d, hn::ShiftRight<kLowBits>(sum)), qq_start);
+      const auto qu = hn::Add(hn::Mul(to_double(d, hn::And(sum, low)), unit), qu_start);
+      const auto loss =
+          hn::Mul(hn::Sub(hn::Mul(qq, inverse), hn::Add(qu, qu)), inverse);
+      hn::Store(loss, d, losses + p);
+      smallest = hn::Min(smallest, loss);
+    }
+  }
+  return hn::GetLane(hn::MinOfLanes(d, smallest));
+}
+
 // False where a magnitude is so extreme that the bound above does not hold.
 template <bool kWeighted>
 HWY_ATTR bool search_events(float largest, Best& best) {
   Events events;
   const DD d;
   const int64_t width = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t p = 0; p < 2 * kPlaces; p += width) hn::Store(hn::Zero(d), d, events.sums + p);
+  const bool packed = !kWeighted && best.n <= kPackedWeights;
+  if (packed)
+    std::fill_n(events.packed, kPlaces, int64_t{0});
+  else
+    std::fill_n(events.sums, 2 * kPlaces, 0.0);
   for (int64_t j = 0; j < best.n; j += kBlock) {
     const int64_t n = std::min(kBlock, best.n - j);
     add_block<kWeighted>(best.x + j, kWeighted ? best.w + j : nullptr, n, best.candidates,
-                         best.reciprocal, events);
+                         best.reciprocal, packed, events);
   }
   // The reference squares in f32: a term may lose 2^-149 to underflow, and must not overflow.
   const double unit = static_cast<double>(largest) * static_cast<double>(largest);
@@ -272,9 +366,11 @@ HWY_ATTR bool search_events(float largest, Best& best) {
   const double heaviest = std::max(1.0, static_cast<double>(events.largest_weight));
   if (!(raw > n * heaviest * 0x1p-120) || !(unit * heaviest * n < 0x1p120)) return false;
 
-  const double tolerance = 2 * (160 + n / 4) * 0x1p-24 * events.uu;
+  const double tolerance = 2 * (161 + n / 4) * 0x1p-24 * events.uu;
   HWY_ALIGN double losses[kPlaces];
-  const double bound = losses_of(events, best.candidates, losses) + tolerance;
+  const double smallest = packed ? losses_of_packed(events, best.candidates, losses)
+                                 : losses_of(events, best.candidates, losses);
+  const double bound = smallest + tolerance;
   const int steps = best.candidates.steps;
   int found[kPlaces];
   int count = 0;
