@@ -523,6 +523,19 @@ TEST_F(Bf16Attention, MatchesTheReferenceForAllMasksAndGroups) {
       }
 }
 
+// Longer sequences are cut into larger blocks of keys, the last of which is not whole.
+TEST_F(Bf16Attention, MatchesTheReferenceForManyKeys) {
+  for (int64_t kv_len : {1024, 1100, 2048, 2100})
+    for (int64_t window : {0, 300}) {
+      AttentionShape s = make_shape(1, 150, kv_len, 2, 1, 32);
+      s.window = window;
+      check_everywhere<float>(s, 0, 0);
+    }
+  AttentionShape all = make_shape(1, 40, 1100, 2, 1, 32);
+  all.causal = false;
+  check_everywhere<float>(all, 0, 0);
+}
+
 TEST_F(Bf16Attention, MatchesTheReferenceForAllHeadDims) {
   for (int64_t dim : {32, 64, 96, 128, 160, 256}) {
     check_everywhere<float>(make_shape(1, 50, 70, 2, 1, dim), 16, 3);

@@ -23,10 +23,12 @@
 namespace signround::kernels {
 namespace {
 
-constexpr int64_t kRows = 32;      // rows of a tile of rows: two matrix tiles
-constexpr int64_t kKeyStep = 32;   // keys of one product forward
-constexpr int64_t kKeyBlock = 64;  // keys whose gradients are made together
-constexpr int64_t kPanel = 8;      // tiles of rows between two additions to these gradients
+constexpr int64_t kRows = 32;     // rows of a tile of rows: two matrix tiles
+constexpr int64_t kKeyStep = 32;  // keys of one product forward
+// Keys whose gradients are made together: for each block of them all rows are read from the second
+// or third cache, and next to the diagonal half of a block is not seen.
+int64_t key_block(int64_t kv_len) { return kv_len < 1024 ? 64 : kv_len < 2048 ? 128 : 256; }
+constexpr int64_t kPanel = 8;  // tiles of rows between two additions to these gradients
 constexpr int64_t kMostKeys = 8192, kMostDim = 256;
 constexpr float kLog2e = 0x1.715476p0f, kLn2 = 0x1.62e43p-1f;
 
@@ -34,13 +36,15 @@ int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 struct AmxSplit {
   int64_t items, rows, tiles, parts, slots;
+  int64_t key_block;  // backward
   int64_t tasks() const { return items * parts; }
   int64_t first_task(int64_t slot) const { return tasks() * slot / slots; }
   int64_t tiles_of(int64_t part) const { return (tiles - part + parts - 1) / parts; }
 };
 
 AmxSplit amx_split(const AttentionShape& shape, int64_t threads) {
-  AmxSplit split{shape.batch * shape.kv_heads, shape.q_len * shape.group(), 0, 1, 1};
+  AmxSplit split{shape.batch * shape.kv_heads, shape.q_len * shape.group(), 0, 1, 1,
+                 key_block(shape.kv_len)};
   split.tiles = ceil_div(split.rows, kRows);
   split.parts = pieces_for_balance(split.items, threads, split.tiles);
   split.slots = threads < split.tasks() ? threads : split.tasks();
@@ -99,14 +103,14 @@ struct AmxFwdMemory {
   float *s, *o;            // (keys, 32), (dim, 32)
   uint16_t* p;             // paired (keys / 2, 32 x 2)
 };
-struct AmxBwdMemory {
-  uint16_t *k, *v, *k_across;                               // (64, dim) twice, (dim, 64)
+struct AmxBwdMemory {                                       // K: keys of a block
+  uint16_t *k, *v, *k_across;                               // (K, dim) twice, (dim, K)
   uint16_t *q_across, *d_y_across, *q_paired, *d_y_paired;  // of all tiles of rows
   uint16_t* rows;                                           // (32, dim)
   float *lse, *row_term, *d_q;     // of all tiles of rows; d_q (dim, 32) each
-  float *s, *d_p;                  // (64, 32)
-  uint16_t *p, *d_s, *d_s_paired;  // (64, 256) twice, 8 x (32, 32 x 2)
-  float *d_k, *d_v;                // (64, dim)
+  float *s, *d_p;                  // (K, 32)
+  uint16_t *p, *d_s, *d_s_paired;  // (K, 256) twice, 8 x (K / 2, 32 x 2)
+  float *d_k, *d_v;                // (K, dim)
 };
 
 uint16_t* halves(Carver& carve, int64_t n) {
@@ -130,18 +134,18 @@ AmxFwdMemory carve_fwd(Carver& carve, const AttentionShape& shape) {
 }
 
 AmxBwdMemory carve_bwd(Carver& carve, const AttentionShape& shape, const AmxSplit& split) {
-  const int64_t dim = shape.head_dim, rows = split.tiles_of(0) * kRows;
+  const int64_t dim = shape.head_dim, rows = split.tiles_of(0) * kRows, keys = split.key_block;
   AmxBwdMemory m;
-  for (uint16_t** keys : {&m.k, &m.v, &m.k_across}) *keys = halves(carve, kKeyBlock * dim);
+  for (uint16_t** of_keys : {&m.k, &m.v, &m.k_across}) *of_keys = halves(carve, keys * dim);
   for (uint16_t** all : {&m.q_across, &m.d_y_across, &m.q_paired, &m.d_y_paired})
     *all = halves(carve, rows * dim);
   m.rows = halves(carve, kRows * dim);
   for (float** row : {&m.lse, &m.row_term}) *row = carve.floats(rows);
   m.d_q = carve.floats(rows * dim);
-  for (float** scores : {&m.s, &m.d_p}) *scores = carve.floats(kKeyBlock * kRows);
+  for (float** scores : {&m.s, &m.d_p}) *scores = carve.floats(keys * kRows);
   for (uint16_t** panel : {&m.p, &m.d_s, &m.d_s_paired})
-    *panel = halves(carve, kKeyBlock * kPanel * kRows);
-  for (float** keys : {&m.d_k, &m.d_v}) *keys = carve.floats(kKeyBlock * dim);
+    *panel = halves(carve, keys * kPanel * kRows);
+  for (float** of_keys : {&m.d_k, &m.d_v}) *of_keys = carve.floats(keys * dim);
   return m;
 }
 
@@ -538,12 +542,12 @@ void start_tile(const AmxView& view, const AmxBwd& a, int64_t tile, const AmxBwd
 
 // Scores and dP of one tile of rows against a block of keys become P and dS; `column` is the tile's
 // place in the panel.
-void gradients(const TileMask& mask, float factor, int64_t key, int64_t tile, int64_t column,
-               const AmxBwdMemory& mem) {
+void gradients(const TileMask& mask, float factor, int64_t key, int64_t keys, int64_t tile,
+               int64_t column, const AmxBwdMemory& mem) {
   const __m512 scale = _mm512_set1_ps(factor), zero = _mm512_setzero_ps();
-  const bool all = mask.sees_all(key, kKeyBlock);
-  uint16_t* paired = mem.d_s_paired + column * kKeyBlock * kRows;
-  for (int64_t j = 0; j < kKeyBlock; j += 2) {
+  const bool all = mask.sees_all(key, keys);
+  uint16_t* paired = mem.d_s_paired + column * keys * kRows;
+  for (int64_t j = 0; j < keys; j += 2) {
     __m512i d_s_halves[2];
     for (int odd = 0; odd < 2; ++odd) {
       __m512 p[2], d_s[2];
@@ -575,24 +579,24 @@ void gradients(const TileMask& mask, float factor, int64_t key, int64_t tile, in
 // `count` tiles of rows from `tile` on against a block of keys.
 void amx_bwd_panel(const AmxView& view, const AmxBwd& a, int64_t key, int64_t tile, int64_t count,
                    bool first_rows, const AmxBwdMemory& mem) {
-  const int64_t dim = view.shape.head_dim, line = kPanel * kRows * 2;
+  const int64_t dim = view.shape.head_dim, keys = view.split.key_block, line = kPanel * kRows * 2;
   for (int64_t n = 0; n < count; ++n) {
     const int64_t t = tile + n, at = t * kRows * dim;
-    for (int64_t j = 0; j < kKeyBlock; j += 32) {
+    for (int64_t j = 0; j < keys; j += 32) {
       multiply({mem.k + j * dim, dim * 2, 16 * dim * 2, 64, mem.q_across + at, 128, 64, 2048,
                 mem.s + j * kRows, 128, 2048, 64, dim / 32, false});
       multiply({mem.v + j * dim, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at, 128, 64, 2048,
                 mem.d_p + j * kRows, 128, 2048, 64, dim / 32, false});
     }
-    gradients(TileMask(view, t), view.shape.scale * kLog2e, key, t, n, mem);
+    gradients(TileMask(view, t), view.shape.scale * kLog2e, key, keys, t, n, mem);
     const bool starts = view.first_key(t) >= key;
     for (int64_t c = 0; a.d_q && c < dim; c += 32)
-      multiply({mem.k_across + c * kKeyBlock, kKeyBlock * 2, 16 * kKeyBlock * 2, 64,
-                mem.d_s_paired + n * kKeyBlock * kRows, 128, 64, 2048, mem.d_q + at + c * kRows,
-                128, 2048, 64, kKeyBlock / 32, !starts});
+      multiply({mem.k_across + c * keys, keys * 2, 16 * keys * 2, 64,
+                mem.d_s_paired + n * keys * kRows, 128, 64, 2048, mem.d_q + at + c * kRows, 128,
+                2048, 64, keys / 32, !starts});
   }
   const int64_t at = tile * kRows * dim;
-  for (int64_t j = 0; j < kKeyBlock; j += 32)
+  for (int64_t j = 0; j < keys; j += 32)
     for (int64_t c = 0; c < dim; c += 32) {
       if (a.d_v)
         multiply({mem.p + j * kPanel * kRows, line, 16 * line, 64, mem.d_y_paired + at + 2 * c,
@@ -625,21 +629,22 @@ void store_keys(const AmxView& view, int64_t key, int64_t keys, const float* fro
 // share: d_k and d_v, (kv_len, dim) each, of this part where an item has several; else null.
 void amx_bwd_task(const AmxView& view, const AmxBwd& a, const AmxBwdMemory& mem, float* share) {
   const AttentionShape& shape = view.shape;
-  const int64_t dim = shape.head_dim, tiles = view.split.tiles_of(view.task.part);
+  const int64_t dim = shape.head_dim, tiles = view.split.tiles_of(view.task.part),
+                block = view.split.key_block;
   int64_t started = 0;
-  for (int64_t key = 0; key < shape.kv_len; key += kKeyBlock) {
-    const int64_t keys = shape.kv_len - key < kKeyBlock ? shape.kv_len - key : kKeyBlock;
+  for (int64_t key = 0; key < shape.kv_len; key += block) {
+    const int64_t keys = shape.kv_len - key < block ? shape.kv_len - key : block;
     int64_t tile = 0, end = tiles;
     while (tile < end && view.end_key(tile) <= key) ++tile;
     while (end > tile && view.first_key(end - 1) >= key + keys) --end;
     for (; started < end; ++started) start_tile(view, a, started, mem);
     if (tile < end) {
-      load_keys(view, a.k, key, kKeyBlock, mem.k);
-      for (int64_t j = 0; j < kKeyBlock; j += 32)
-        pack_columns(mem.k + j * dim, dim, mem.k_across + j, kKeyBlock * 2);
-      load_keys(view, a.v, key, kKeyBlock, mem.v);
+      load_keys(view, a.k, key, block, mem.k);
+      for (int64_t j = 0; j < block; j += 32)
+        pack_columns(mem.k + j * dim, dim, mem.k_across + j, block * 2);
+      load_keys(view, a.v, key, block, mem.v);
     } else {  // nobody sees these keys
-      for (int64_t n = 0; n < kKeyBlock * dim; ++n) mem.d_k[n] = mem.d_v[n] = 0;
+      for (int64_t n = 0; n < block * dim; ++n) mem.d_k[n] = mem.d_v[n] = 0;
     }
     for (int64_t first = tile; first < end; first += kPanel)
       amx_bwd_panel(view, a, key, first, end - first < kPanel ? end - first : kPanel, first == tile,
