@@ -17,7 +17,8 @@ namespace {
 
 // o_proj, up_proj and down_proj of Qwen2.5-0.5B, up_proj of Llama-3.2-1B, gate and up of
 // Llama-3-8B: 0.8 to 117 million weights.
-constexpr int64_t kShapes[][2] = {{896, 896}, {4864, 896}, {896, 4864}, {8192, 2048}, {28672, 4096}};
+constexpr int64_t kShapes[][2] = {
+    {896, 896}, {4864, 896}, {896, 4864}, {8192, 2048}, {28672, 4096}};
 
 std::vector<float> weights(int64_t n) {
   PythonRandom random(1);

@@ -65,8 +65,8 @@ class Program {
   // appended to it.
   void forward(const BlockWeights& weights, KvCache* cache = nullptr);
   // After forward. Weight gradients go into weights' gradient buffers: overwritten, or added to
-  // with `accumulate`, which needs them in f32. Gradients of norms and biases, where they were planned, are always added to:
-  // the caller zeroes them.
+  // with `accumulate`, which needs them in f32. Gradients of norms and biases, where they were
+  // planned, are always added to: the caller zeroes them.
   void backward(BlockWeights& weights, bool accumulate);
 
   // What an observer sees: the input rows of every LinearsOp of a forward run, in the compute
@@ -75,7 +75,8 @@ class Program {
                                                  int64_t rows, int64_t stride)>;
   void set_linear_input_observer(LinearInputObserver observer);
 
-  // What weight gradients can be made in: bf16 where products are and nothing is added to them later.
+  // What weight gradients can be made in: bf16 where products are and nothing is added to them
+  // later.
   static DType gradient_dtype(const ProgramOptions& options, bool accumulates);
   DType gradient_dtype(bool accumulates) const;
 

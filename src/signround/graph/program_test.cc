@@ -317,7 +317,8 @@ TEST(Program, RowsWithGapsGiveWhatRowsWithoutGive) {
     std::vector<double> c(static_cast<size_t>(kRows * kWide));
     for (int64_t i = 0; i < kRows; ++i)
       for (int64_t j = 0; j < kWide; ++j)
-        for (int64_t k = 0; k < kWide; ++k) c[static_cast<size_t>(i * kWide + j)] += a(i, k) * b(j, k);
+        for (int64_t k = 0; k < kWide; ++k)
+          c[static_cast<size_t>(i * kWide + j)] += a(i, k) * b(j, k);
     return c;
   };
   const auto rows = [&](const auto& m) {
@@ -345,11 +346,9 @@ TEST(Program, RowsWithGapsGiveWhatRowsWithoutGive) {
           static_cast<float*>(place.data)[at] = value;
       }
     }
-    Program program(g, {.batch = 1,
-                        .seq_len = kRows,
-                        .compute = compute,
-                        .train = true,
-                        .input_gradient = true});
+    Program program(
+        g,
+        {.batch = 1, .seq_len = kRows, .compute = compute, .train = true, .input_gradient = true});
     std::copy(input.begin(), input.end(), program.input());
     program.forward(weights);
     std::copy(d_y.begin(), d_y.end(), program.output_gradient());

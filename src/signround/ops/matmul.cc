@@ -3,8 +3,8 @@
 #include <chrono>
 
 #include "signround/base/error.h"
-#include "signround/kernels/cuda.h"
 #include "signround/kernels/cpu/int8_step.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/tensor/buffer.h"
 

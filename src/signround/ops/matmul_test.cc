@@ -158,28 +158,32 @@ TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
   if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
   const bool has_int8 = kernels::why_not_matmul_amx_int8() == nullptr;
   for (const bool int8 : has_int8 ? std::vector{false, true} : std::vector{false})
-    for (const auto& [out, gap, k] : {std::tuple{DType::kF32, 0, 40}, {DType::kF32, 0, 700},
-                                      {DType::kF32, 32, 300}, {DType::kF32, 3, 300},
-                                      {DType::kBF16, 0, 40}, {DType::kBF16, 0, 700},
-                                      {DType::kBF16, 32, 300}, {DType::kBF16, 3, 300}}) {
-        MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out, .int8 = int8};
-        const auto make = [](const MatmulSpec& spec) {
-          return spec.int8 ? kernels::matmul_amx_int8(spec) : kernels::matmul_amx(spec);
-        };
-        s.lda = s.k, s.ldb = s.n, s.ldc = s.n + gap;
-        const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
-        Buffer want(s.m * s.ldc * 4 + 64), got(s.m * s.ldc * 4 + 64);
-        for (int64_t shift : {0, 4}) {
-          std::memset(want.data(), 1, static_cast<size_t>(want.bytes()));
-          std::memset(got.data(), 1, static_cast<size_t>(got.bytes()));
-          s.cold = false;
-          make(s)->run(a.data(s.in), b.data(s.in), nullptr, want.as<char>() + shift);
-          s.cold = true;
-          make(s)->run(a.data(s.in), b.data(s.in), nullptr, got.as<char>() + shift);
-          EXPECT_EQ(std::memcmp(want.data(), got.data(), static_cast<size_t>(got.bytes())), 0)
-              << name_of(out) << " gap " << gap << " k " << k << " shift " << shift;
-        }
+    for (const auto& [out, gap, k] : {std::tuple{DType::kF32, 0, 40},
+                                      {DType::kF32, 0, 700},
+                                      {DType::kF32, 32, 300},
+                                      {DType::kF32, 3, 300},
+                                      {DType::kBF16, 0, 40},
+                                      {DType::kBF16, 0, 700},
+                                      {DType::kBF16, 32, 300},
+                                      {DType::kBF16, 3, 300}}) {
+      MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out, .int8 = int8};
+      const auto make = [](const MatmulSpec& spec) {
+        return spec.int8 ? kernels::matmul_amx_int8(spec) : kernels::matmul_amx(spec);
+      };
+      s.lda = s.k, s.ldb = s.n, s.ldc = s.n + gap;
+      const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
+      Buffer want(s.m * s.ldc * 4 + 64), got(s.m * s.ldc * 4 + 64);
+      for (int64_t shift : {0, 4}) {
+        std::memset(want.data(), 1, static_cast<size_t>(want.bytes()));
+        std::memset(got.data(), 1, static_cast<size_t>(got.bytes()));
+        s.cold = false;
+        make(s)->run(a.data(s.in), b.data(s.in), nullptr, want.as<char>() + shift);
+        s.cold = true;
+        make(s)->run(a.data(s.in), b.data(s.in), nullptr, got.as<char>() + shift);
+        EXPECT_EQ(std::memcmp(want.data(), got.data(), static_cast<size_t>(got.bytes())), 0)
+            << name_of(out) << " gap " << gap << " k " << k << " shift " << shift;
       }
+    }
 }
 
 // Packed in strips of 64 x 64; A in place too.
@@ -211,7 +215,8 @@ TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
   for (int flags : kInt8Flags) {
     expect_the_definition(kernels::matmul_amx_int8, int8_product(70, 65, 2100, flags));
     expect_the_definition(kernels::matmul_amx_int8, int8_product(1100, 40, 64, flags));
-    expect_the_definition(kernels::matmul_amx_int8, int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
+    expect_the_definition(kernels::matmul_amx_int8,
+                          int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
   }
 }
 
@@ -245,8 +250,7 @@ TEST(Matmul, Int8TilesMatchTheDefinitionInStrips) {
   };
   for (int64_t m : {70, 130})
     for (int64_t n : {64, 140})
-      for (int flags : kInt8Flags)
-        expect_the_definition(in_strips, int8_product(m, n, 160, flags));
+      for (int flags : kInt8Flags) expect_the_definition(in_strips, int8_product(m, n, 160, flags));
   // More than one block of C, each in two pieces of k.
   for (int flags : {0, 4, 16})
     expect_the_definition(kernels::matmul_amx_int8, int8_product(290, 1330, 640, flags));

@@ -224,8 +224,9 @@ class Distiller {
       if (layer.scheme.bits == 16) continue;
       const WeightView place = shape.weights.weight(layer.name);
       with_rounded(layer, [&](const QuantizedLinear& linear) {
-        tuners_.at(layer.name).step(linear, static_cast<const float*>(place.gradient.data),
-                                       place.gradient.stride, lr);
+        tuners_.at(layer.name)
+            .step(linear, static_cast<const float*>(place.gradient.data), place.gradient.stride,
+                  lr);
       });
     }
     for (size_t n = 0; n < norms.size(); ++n) {

@@ -177,8 +177,8 @@ TEST(AutoRound, SignDescentTakesTheSamePath) {
                        {.iters = steps, .momentum = c.record.at("momentum")});
     std::vector<float> weight(c["w"].size());
     for (int i = 0; i < steps; ++i)
-      slot.step({c["d_y"].data() + i * c.out * c.in, DType::kF32, c.in}, 1.0 - static_cast<double>(i) / steps,
-                weight.data(), DType::kF32, c.in);
+      slot.step({c["d_y"].data() + i * c.out * c.in, DType::kF32, c.in},
+                1.0 - static_cast<double>(i) / steps, weight.data(), DType::kF32, c.in);
     // The schedule multiplies its rate down from step to step, here it is computed anew: a rounding
     // per step.
     const double bound = steps * steps * 0x1p-24;

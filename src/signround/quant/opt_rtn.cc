@@ -97,8 +97,7 @@ QuantizedLinear search_rows(const W* w, int64_t out, int64_t in, const QuantSche
       }
       const float scale =
           floored_scale(search(x.data(), group_importance, n, candidates), scheme.scale_dtype);
-      functions.codes(x.data(), {}, n, {scale, -half, half - 1}, half,
-                      result.codes.data() + at);
+      functions.codes(x.data(), {}, n, {scale, -half, half - 1}, half, result.codes.data() + at);
       result.scales[static_cast<size_t>(k)] = scale;
       result.zeros[static_cast<size_t>(k)] = static_cast<uint8_t>(candidates.half);
     }

@@ -209,8 +209,8 @@ GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* factors) const {
                                  factors[groups_all_ + k]);
   GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
   const float start = grid.scale;
-  kernels::scale_step_kernel().scales(1, factors + k, &start,
-                                      scale_limits(scheme_.scale_dtype), &grid.scale);
+  kernels::scale_step_kernel().scales(1, factors + k, &start, scale_limits(scheme_.scale_dtype),
+                                      &grid.scale);
   return grid;
 }
 
@@ -246,8 +246,8 @@ void SignRoundSlot::step_range(int64_t k, FactorStep step, const kernels::GroupG
   grid = group_grid_fwd<float>(scheme_, range, alpha, beta);
 }
 
-// Of all steps together, rounded to units, what those before did not take: the sum is never wrong by
-// more than half a unit.
+// Of all steps together, rounded to units, what those before did not take: the sum is never wrong
+// by more than half a unit.
 int SignRoundSlot::units_of_step(double lr) {
   const double before = std::nearbyint(travelled_ / unit_);
   travelled_ += lr;
@@ -289,13 +289,13 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
         const int64_t last = std::min(groups_, first + batch);
         for (int64_t g = first; g < last; ++g) {
           const int64_t column = g * group_, at = row * in_ + column;
-          grads[g - first] = descend_group(functions, w + at, d_row + column,
-                                           std::min(group_, in_ - column),
-                                           code_grid(grid[row * groups_ + g], max_code, ordinary_),
-                                           {.v = offsets(at),
-                                            .step = v_step,
-                                            .next = next + at,
-                                            .buffer = buffer == nullptr ? nullptr : buffer + at});
+          grads[g - first] =
+              descend_group(functions, w + at, d_row + column, std::min(group_, in_ - column),
+                            code_grid(grid[row * groups_ + g], max_code, ordinary_),
+                            {.v = offsets(at),
+                             .step = v_step,
+                             .next = next + at,
+                             .buffer = buffer == nullptr ? nullptr : buffer + at});
         }
         if (options_.minmax_tuning && free())
           step_scales(scales, row * groups_ + first, last - first, scale_lr, grads);

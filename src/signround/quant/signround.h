@@ -102,7 +102,7 @@ class SignRoundSlot : public WeightSlot {
   SignRoundOptions options_;
   int64_t out_, in_, group_, groups_, groups_all_;
   DType w_dtype_;
-  Buffer w_;  // (out, in) in w_dtype_
+  Buffer w_;              // (out, in) in w_dtype_
   bool ordinary_ = true;  // all weights are kernels::Extent::ordinary
   Buffer
       range_;  // (out, groups) GroupRange<float>; of free scales: the GroupGrid<float> of the start

@@ -69,11 +69,12 @@ struct Simulation {
     parameter -= buffer > 0 ? step : buffer < 0 ? -step : 0.0f;
   }
 
-  // One where the last step of a linear schedule, lr / iters, is a whole number of them, and all its
-  // steps together at most 32767.
+  // One where the last step of a linear schedule, lr / iters, is a whole number of them, and all
+  // its steps together at most 32767.
   float unit() const {
     const int n = options.iters;
-    return static_cast<float>(sign_round_lr(options, scheme.bits) / n / (32767 / (n * (n + 1) / 2)));
+    return static_cast<float>(sign_round_lr(options, scheme.bits) / n /
+                              (32767 / (n * (n + 1) / 2)));
   }
 
   void step(const std::vector<float>& d_w, double decay) {
@@ -231,7 +232,8 @@ TEST(SignRound, RestartForgetsAllSteps) {
       SignRoundSlot again(w.data(), kOut, kIn, scheme, options),
           fresh(w.data(), kOut, kIn, scheme, options);
       std::vector<float> weight(w.size()), want(w.size());
-      for (int i = 0; i < 3; ++i) again.step({first.data(), DType::kF32, kIn}, 1, weight.data(), DType::kF32, kIn);
+      for (int i = 0; i < 3; ++i)
+        again.step({first.data(), DType::kF32, kIn}, 1, weight.data(), DType::kF32, kIn);
       ASSERT_NE(weight, weight_of(fresh, kOut, kIn));
       again.restart();
       EXPECT_EQ(weight_of(again, kOut, kIn), weight_of(fresh, kOut, kIn));
@@ -292,7 +294,8 @@ TEST(SignRound, DoesNotDependOnThreadsOrKernel) {
       setenv("SIGNROUND_FORCE_KERNEL", kernel, 1);
       SignRoundSlot slot(w.data(), 64, 1000, scheme_of(3, 128, Symmetry::kAsym), {.iters = 5});
       std::vector<float> weight(w.size());
-      for (int i = 0; i < 3; ++i) slot.step({d_w.data(), DType::kF32, 1000}, 1, weight.data(), DType::kF32, 1000);
+      for (int i = 0; i < 3; ++i)
+        slot.step({d_w.data(), DType::kF32, 1000}, 1, weight.data(), DType::kF32, 1000);
       all.push_back(weight);
     }
   }

@@ -157,9 +157,9 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
   for (TunedLayer& layer : layers) {
     const WeightView place = weights.weight(layer.name);
     layer.slot->write_weight(place.data, place.dtype, place.stride);
-    step_bytes += static_cast<double>(
-        place.out * place.in *
-        (size_of(weights.gradient_dtype()) + 2 * int64_t{sizeof(int16_t)} + 2 * size_of(place.dtype)));
+    step_bytes += static_cast<double>(place.out * place.in *
+                                      (size_of(weights.gradient_dtype()) +
+                                       2 * int64_t{sizeof(int16_t)} + 2 * size_of(place.dtype)));
   }
   if (!vectors.empty()) {
     weights.allocate_norm_gradients();

@@ -32,8 +32,8 @@ struct RowsOut {
   explicit operator bool() const { return data != nullptr; }
 };
 
-// From row to row of a matrix of so many columns, in values, for those who choose it. Rows that lie a
-// multiple of 1 KiB apart share few sets of the caches; three lines more and they do not.
+// From row to row of a matrix of so many columns, in values, for those who choose it. Rows that lie
+// a multiple of 1 KiB apart share few sets of the caches; three lines more and they do not.
 inline int64_t spread_stride(int64_t cols, DType dtype) {
   const int64_t size = dtype == DType::kF32 ? 4 : 2;
   return cols * size % 1024 == 0 ? cols + 3 * 64 / size : cols;

@@ -35,8 +35,8 @@ struct Int8Tile {
 };
 void multiply(const Int8Tile& tile) noexcept;
 
-// c (rows, cols), at most 32 x 32, from such sums: each times the step of its row and of its column,
-// plus the value at `from` unless it is null.
+// c (rows, cols), at most 32 x 32, from such sums: each times the step of its row and of its
+// column, plus the value at `from` unless it is null.
 struct Int8Sums {
   const int32_t* sums;
   const float *a_steps, *b_steps;  // 32 of the panel

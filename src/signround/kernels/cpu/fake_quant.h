@@ -2,7 +2,7 @@
 // sign descent on the rounding offsets. What a group's scale is, is not decided here
 // (quant/grid.h).
 //
-//   q = clamp(round(w / scale + unit * v), lo, hi), round half to even     weight = scale * q     code
+//   q = clamp(round(w / scale + unit * v), lo, hi), round half to even     weight = scale * q code
 //   = q + zero
 //
 // v, an offset, is a 16-bit whole number of units: half of the memory of a float, and all that a
@@ -22,8 +22,8 @@
 namespace signround::kernels {
 
 struct CodeGrid {
-  float scale;   // not 0
-  float lo, hi;  // whole numbers: the smallest and the largest q
+  float scale;            // not 0
+  float lo, hi;           // whole numbers: the smallest and the largest q
   bool ordinary = false;  // all weights of the group are Extent::ordinary: saves asking for each
 };
 

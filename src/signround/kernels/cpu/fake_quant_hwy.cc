@@ -112,7 +112,8 @@ HWY_ATTR Extent extent(const W* w, int64_t n) noexcept {
   const auto not_finite = hn::Gt(most, hn::Set(DI(), 0x7f7fffff));
   const auto huge = hn::Not(hn::Gt(magnitude_bits(kHuge), most));
   const auto least = hn::Min(a.nonzero, b.nonzero);
-  const auto tiny = hn::Lt(least, hn::BitCast(DU(), hn::Sub(magnitude_bits(kTiny), hn::Set(DI(), 1))));
+  const auto tiny =
+      hn::Lt(least, hn::BitCast(DU(), hn::Sub(magnitude_bits(kTiny), hn::Set(DI(), 1))));
   return {hn::GetLane(min), hn::GetLane(max), hn::AllFalse(DI(), not_finite),
           hn::AllFalse(DI(), huge) && hn::AllFalse(DU(), tiny)};
 }
@@ -134,7 +135,8 @@ HWY_ATTR void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
   const VF z = set(zero);
   const int64_t step = lanes();
   int64_t j = 0;
-  for (; j + step <= n; j += step) store_codes(hn::Add(quantized<false>(Full{}, w, v, j, g), z), out + j);
+  for (; j + step <= n; j += step)
+    store_codes(hn::Add(quantized<false>(Full{}, w, v, j, g), z), out + j);
   if (j == n) return;
   HWY_ALIGN uint8_t last[hn::MaxLanes(DF())];
   store_codes(hn::Add(quantized<false>(Part{n - j}, w, v, j, g), z), last);
@@ -218,8 +220,7 @@ HWY_INLINE GroupGrad descend_group(const GroupDescent<W, D>& a, int64_t n) {
   int64_t sum = 0;  // j mod kSums
   for (; j + width <= n; j += width, sum += width)
     descend_vector<kMomentum, kOrdinary>(Full{}, a, j, d_scale + sum, outside + sum);
-  if (j < n)
-    descend_vector<kMomentum, kOrdinary>(Part{n - j}, a, j, d_scale + sum, outside + sum);
+  if (j < n) descend_vector<kMomentum, kOrdinary>(Part{n - j}, a, j, d_scale + sum, outside + sum);
   return {tree_sum(d_scale), tree_sum(outside)};
 }
 
@@ -240,8 +241,8 @@ HWY_ATTR GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid,
 }
 
 template <class W>
-constexpr FakeQuantFunctions<W> kFunctions = {extent<W>, codes<W>, write<W, float>, write<W, BF16>,
-                                              descend<W, float>, descend<W, BF16>};
+constexpr FakeQuantFunctions<W> kFunctions = {extent<W>,      codes<W>,          write<W, float>,
+                                              write<W, BF16>, descend<W, float>, descend<W, BF16>};
 
 const FakeQuantFunctions<float>* functions_f32() { return &kFunctions<float>; }
 const FakeQuantFunctions<BF16>* functions_bf16() { return &kFunctions<BF16>; }

@@ -32,8 +32,7 @@ float quantized(float w, float v, CodeGrid grid) {
 }
 
 template <class W>
-void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
-           uint8_t* out) noexcept {
+void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero, uint8_t* out) noexcept {
   for (int64_t i = 0; i < n; ++i)
     out[i] = static_cast<uint8_t>(quantized(value(w[i]), offset(v, i), grid) + zero);
 }
@@ -75,8 +74,8 @@ GroupGrad descend(const W* w, const D* d_w, int64_t n, CodeGrid grid, const Desc
 }
 
 template <class W>
-constexpr FakeQuantFunctions<W> kFunctions = {extent<W>, codes<W>, write_f32<W>, write_bf16<W>,
-                                              descend<W, float>, descend<W, BF16>};
+constexpr FakeQuantFunctions<W> kFunctions = {extent<W>,     codes<W>,          write_f32<W>,
+                                              write_bf16<W>, descend<W, float>, descend<W, BF16>};
 
 }  // namespace
 

@@ -107,16 +107,16 @@ Outputs<W> run(const FakeQuantFunctions<W>& f, const Case& c) {
   for (BF16 x : bf16) out.bf16.push_back(x.bits);
   // In place, and to another place.
   out.v = v;
-  out.grad = f.descend_f32(at(w), at(d_w), n, c.grid,
-                           {{at(out.v), kUnit}, {164, 0}, at(out.v), nullptr});
+  out.grad =
+      f.descend_f32(at(w), at(d_w), n, c.grid, {{at(out.v), kUnit}, {164, 0}, at(out.v), nullptr});
   out.v_bf16.assign(v.size(), 77);
-  out.grad_bf16 = f.descend_bf16(at(w), at(d_w_bf16), n, c.grid,
-                                 {offsets, {164, 0}, at(out.v_bf16), nullptr});
+  out.grad_bf16 =
+      f.descend_bf16(at(w), at(d_w_bf16), n, c.grid, {offsets, {164, 0}, at(out.v_bf16), nullptr});
   out.v_momentum = v;
   out.buffer = pool(size, c.seed + 3000, 0.01f);
-  out.grad_momentum = f.descend_f32(
-      at(w), at(d_w), n, c.grid,
-      {{at(out.v_momentum), kUnit}, {164, 0.9f}, at(out.v_momentum), at(out.buffer)});
+  out.grad_momentum =
+      f.descend_f32(at(w), at(d_w), n, c.grid,
+                    {{at(out.v_momentum), kUnit}, {164, 0.9f}, at(out.v_momentum), at(out.buffer)});
   return out;
 }
 

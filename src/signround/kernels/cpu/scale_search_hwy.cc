@@ -13,7 +13,8 @@
 //            up to 16 roundings: each then changes (q - c u)^2 by less than 32 e k, and (k / c)^2
 //            <= 4 u^2; the rest are the roundings of s, of s q - x and of its square, and of w u
 //   n/4 e C  f32 sums of n / 16 terms and their tree, here and in the reference
-//   1 e C    whole numbers of 2^-36 for u, where both sums of an event are in one of 64 bits: 8 n events
+//   1 e C    whole numbers of 2^-36 for u, where both sums of an event are in one of 64 bits: 8 n
+//   events
 //            of at most 256 weights miss 2^-26, and C is at least 1 there, since w = 1 and one u is
 // on either side of a comparison of two candidates.
 #include "signround/kernels/cpu/scale_search.h"
@@ -213,8 +214,8 @@ HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
     VF q_start = zero;  // of the first candidate: as many k as c has passed there
     for (int k = 1; k <= candidates.half; ++k) {
       // c passes (k - 1/2) / u at x, in steps from the first candidate; u = 0 gives infinity, which
-      // is past the last. The next candidate is the nearest to x + 1/2; where x is one, q may change
-      // there or at the next: it is as far from c u.
+      // is past the last. The next candidate is the nearest to x + 1/2; where x is one, q may
+      // change there or at the next: it is as far from c u.
       const VF passed = hn::Mul(set(static_cast<float>(k) - 0.5f), inverse);
       const VF x_at = hn::Sub(passed, start);
       auto reached = hn::Le(x_at, last);
@@ -225,12 +226,12 @@ HWY_ATTR void add_block(const float* x, const float* w, int64_t n,
         after_start = hn::And(reached, hn::Gt(x_at, zero));
         q_start = hn::Add(q_start, hn::IfThenElseZero(hn::AndNot(after_start, reached), one));
       }
-      // Adding 2^23 leaves m, below 256, in the low bits. place = m mod kRows * kColumns + m / kRows:
-      // its 8 bits rotated by 3.
+      // Adding 2^23 leaves m, below 256, in the low bits. place = m mod kRows * kColumns + m /
+      // kRows: its 8 bits rotated by 3.
       static_assert(kRows == 32 && kColumns == 8);
       const auto m = hn::BitCast(DI(), hn::Add(hn::Sub(passed, below_start), set(0x1p23f)));
-      const auto indices = hn::And(hn::Or(hn::ShiftLeft<3>(m), hn::ShiftRight<5>(m)),
-                                   hn::Set(DI(), 0xff));
+      const auto indices =
+          hn::And(hn::Or(hn::ShiftLeft<3>(m), hn::ShiftRight<5>(m)), hn::Set(DI(), 0xff));
       Listed& to = listed[k - 1];
       hn::StoreU(hn::Compress(indices, hn::RebindMask(DI(), after_start)), DI(),
                  to.places + to.count);
@@ -299,7 +300,7 @@ HWY_ATTR double losses_of(Events& events, const ScaleCandidates& candidates, dou
 
 // A whole number from 0 to 2^52.
 template <class D>
-HWY_INLINE hn::Vec<D> to_double(D d, hn::Vec<hn::RebindToSigned<D>> v) {
+HWY_INLINE hn::Vec<D> to_double(D d, hn::Vec<hn::RebindToSigned<D> > v) {
   const auto origin = hn::Set(d, 0x1p52);
   const hn::RebindToSigned<D> di;
   return hn::Sub(hn::BitCast(d, hn::Or(v, hn::BitCast(di, origin))), origin);
@@ -335,8 +336,7 @@ HWY_ATTR double losses_of_packed(Events& events, const ScaleCandidates& candidat
       const auto sum = hn::Add(hn::Load(di, events.packed + p), offset);
       const auto qq = hn::Add(to_double(d, hn::ShiftRight<kLowBits>(sum)), qq_start);
       const auto qu = hn::Add(hn::Mul(to_double(d, hn::And(sum, low)), unit), qu_start);
-      const auto loss =
-          hn::Mul(hn::Sub(hn::Mul(qq, inverse), hn::Add(qu, qu)), inverse);
+      const auto loss = hn::Mul(hn::Sub(hn::Mul(qq, inverse), hn::Add(qu, qu)), inverse);
       hn::Store(loss, d, losses + p);
       smallest = hn::Min(smallest, loss);
     }
