@@ -261,6 +261,13 @@ int16_t* SignRoundSlot::next_offsets() {
   return best_v_.as<int16_t>();
 }
 
+// The current v is where next_offsets() was.
+void SignRoundSlot::leave_best() {
+  if (best_ != Best::kCurrent) return;
+  std::swap(v_, best_v_);
+  best_ = Best::kKept;
+}
+
 // One pass: what belongs to a batch of groups comes from memory once and is still in L1 when the
 // new weight is written.
 template <class W, class D, class Out>
@@ -327,18 +334,12 @@ void SignRoundSlot::step(const RowsAny& d_weight, double decay, void* weight, DT
     else
       step_rows<W>(static_cast<const BF16*>(d_weight.data), d_weight.stride, decay, to, stride);
   });
-  if (best_ == Best::kCurrent) {
-    std::swap(v_, best_v_);
-    best_ = Best::kKept;
-  }
+  leave_best();
 }
 
 void SignRoundSlot::restart() {
-  if (best_ == Best::kCurrent) {
-    next_offsets();
-    std::swap(v_, best_v_);
-    best_ = Best::kKept;
-  }
+  next_offsets();
+  leave_best();
   std::fill_n(v_.as<int16_t>(), out_ * in_, int16_t{0});
   std::fill_n(factors_.as<float>(), factors_.bytes() / 4, free() ? 0.0f : 1.0f);
   for (int64_t k = 0; k < groups_all_; ++k)

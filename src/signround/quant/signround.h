@@ -86,6 +86,7 @@ class SignRoundSlot : public WeightSlot {
   kernels::Offsets offsets(int64_t at) const { return {v_.as<int16_t>() + at, unit_}; }
   int units_of_step(double lr);
   int16_t* next_offsets();
+  void leave_best();
   template <class W, class Out>
   void write_rows(Out* weight, int64_t stride) const;
   template <class W, class D, class Out>

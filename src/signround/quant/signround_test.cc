@@ -219,6 +219,42 @@ TEST(SignRound, FinishStandsForTheBestParametersNotTheLast) {
   EXPECT_EQ(dequantized(slot.finish()), best);
 }
 
+TEST(SignRound, TheLastStateThatWasKeptSurvivesStepsAndARestart) {
+  const QuantScheme scheme = scheme_of(2, 32, Symmetry::kAsym);
+  const auto w = testing::random_normal(4 * 64, 3, 0.05);
+  for (const int last_kept : {0, 1, 4}) {
+    SignRoundSlot slot(w.data(), 4, 64, scheme, {.iters = 6});
+    std::vector<float> weight(w.size()), best;
+    for (int i = 0; i < 5; ++i) {
+      const auto d_w = testing::random_normal(4 * 64, 50 + static_cast<uint64_t>(i));
+      slot.step({d_w.data(), DType::kF32, 64}, 1.0 - i / 6.0, weight.data(), DType::kF32, 64);
+      if (i > last_kept) continue;
+      slot.keep_best();
+      best = weight;
+    }
+    slot.restart();
+    EXPECT_NE(weight_of(slot, 4, 64), best);
+    EXPECT_EQ(dequantized(slot.finish()), best) << last_kept;
+  }
+}
+
+// More steps than 16 bits have units for: none is lost, though the last ones are shorter than half
+// a unit.
+TEST(SignRound, ManyStepsAddUpToWhatTheScheduleSays) {
+  constexpr int kSteps = 1000;
+  const std::vector<float> w(32, 0.01f), d_w(32, 1.0f);
+  SignRoundSlot slot(w.data(), 1, 32, scheme_of(4, 32, Symmetry::kAsym),
+                     {.iters = kSteps, .lr = 1e-3, .minmax_tuning = false});
+  std::vector<float> weight(32);
+  double travelled = 0;
+  for (int i = 0; i < kSteps; ++i) {
+    const double decay = 1 - static_cast<double>(i) / kSteps;
+    travelled += 1e-3 * decay;
+    slot.step({d_w.data(), DType::kF32, 32}, decay, weight.data(), DType::kF32, 32);
+    ASSERT_NEAR(slot.v()[0], -travelled, 0.51 * static_cast<double>(slot.offset_unit())) << i;
+  }
+}
+
 // Steps, a restart and the same steps again: as a slot that has only taken the latter.
 TEST(SignRound, RestartForgetsAllSteps) {
   constexpr int64_t kOut = 6, kIn = 40;

@@ -70,28 +70,28 @@ HWY_INLINE VF load(const F16* p) {
 
 HWY_INLINE void store(VF v, float* p) { hn::StoreU(v, DF(), p); }
 
-// Of values that are not NaN.
-HWY_INLINE void store_finite(VF v, float* p) { store(v, p); }
-HWY_INLINE void store_finite(VF v, BF16* p) {
+// The upper halves are those of the nearest bf16, half to even.
+HWY_INLINE hn::Vec<DU> rounded_to_bf16(VF v) {
   const DU du;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu)));
-  hn::StoreU(hn::DemoteTo(DU16(), hn::BitCast(DI(), hn::ShiftRight<16>(rounded))), DU16(),
+  return hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu)));
+}
+HWY_INLINE void store_high(hn::Vec<DU> bits, BF16* p) {
+  hn::StoreU(hn::DemoteTo(DU16(), hn::BitCast(DI(), hn::ShiftRight<16>(bits))), DU16(),
              reinterpret_cast<uint16_t*>(p));
 }
 
+// Of values that are not NaN.
+HWY_INLINE void store_finite(VF v, float* p) { store(v, p); }
+HWY_INLINE void store_finite(VF v, BF16* p) { store_high(rounded_to_bf16(v), p); }
+
 HWY_INLINE void store(VF v, BF16* p) {
   const DU du;
-  const DI di;
-  const auto bits = hn::BitCast(du, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu)));
-  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
+  const auto quiet = hn::Or(hn::BitCast(du, v), hn::Set(du, 0x400000u));
   // Not Ne: with AVX, Highway 1.0 says that a NaN does not differ from itself.
   const auto nan = hn::Not(hn::RebindMask(du, hn::Eq(v, v)));
-  const auto result = hn::BitCast(di, hn::ShiftRight<16>(hn::IfThenElse(nan, quiet, rounded)));
-  hn::StoreU(hn::DemoteTo(DU16(), result), DU16(), reinterpret_cast<uint16_t*>(p));
+  store_high(hn::IfThenElse(nan, quiet, rounded_to_bf16(v)), p);
 }
 
 HWY_INLINE void store(VF v, F16* p) {
