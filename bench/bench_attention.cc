@@ -31,6 +31,7 @@ AttentionShape shape_of(int64_t batch, int64_t q_len, int64_t kv_len, int64_t he
 std::vector<Workload> workloads() {
   std::vector<Workload> list = {
       {"SmolLM2-135M/len:256", shape_of(4, 256, 256, 9, 3, 64)},
+      {"SmolLM2-135M/len:512", shape_of(8, 512, 512, 9, 3, 64)},
       {"SmolLM2-135M/len:2048", shape_of(1, 2048, 2048, 9, 3, 64)},
       {"Llama-3-8B/len:2048", shape_of(1, 2048, 2048, 32, 8, 128)},
       {"Gemma-2-2B/len:1024", shape_of(1, 1024, 1024, 8, 4, 256)},
@@ -38,8 +39,8 @@ std::vector<Workload> workloads() {
       {"SmolLM2-135M/generate:1024", shape_of(1, 1, 1024, 9, 3, 64)},
       {"Llama-3-8B/generate:8192", shape_of(1, 1, 8192, 32, 8, 128)},
   };
-  list[3].shape.softcap = 50;
-  list[3].shape.window = 512;
+  list[4].shape.softcap = 50;
+  list[4].shape.window = 512;
   return list;
 }
 
@@ -51,52 +52,62 @@ double visible_pairs(const AttentionShape& s) {
 
 // Random values in memory as the program has it (large pages).
 struct Values {
-  Values(int64_t n, uint64_t seed) : buffer(n * int64_t{sizeof(float)}), size(n) {
+  Values(int64_t n, uint64_t seed, DType type)
+      : buffer(n * int64_t{sizeof(float)}), size(n), dtype(type) {
     const auto block = testing::random_normal(std::min<int64_t>(n, 65536), seed);
-    for (int64_t i = 0; i < n; ++i) data()[i] = block[static_cast<size_t>(i) % block.size()];
+    for (int64_t i = 0; i < n; ++i) {
+      const float value = block[static_cast<size_t>(i) % block.size()];
+      if (dtype == DType::kBF16)
+        buffer.as<BF16>()[i] = to_bf16(value);
+      else
+        buffer.as<float>()[i] = value;
+    }
   }
-  float* data() { return buffer.as<float>(); }
+  RowsAny in(int64_t cols) { return {buffer.data(), dtype, cols}; }
+  RowsOut out(int64_t cols) { return {buffer.data(), dtype, cols}; }
   Buffer buffer;
   int64_t size;
+  DType dtype;
 };
 
+// With bf16 products all but lse is bf16, as the program has it then.
 struct Data {
-  explicit Data(const AttentionShape& s)
+  Data(const AttentionShape& s, DType dtype)
       : q_cols(s.heads * s.head_dim),
         kv_cols(s.kv_heads * s.head_dim),
-        q(s.batch * s.q_len * q_cols, 1),
-        k(s.batch * s.kv_len * kv_cols, 2),
-        v(s.batch * s.kv_len * kv_cols, 3),
-        d_y(q.size, 4),
-        y(q.size, 5),
-        d_q(q.size, 6),
-        d_k(k.size, 7),
-        d_v(k.size, 8),
-        lse(s.batch * s.heads * s.q_len, 9) {}
+        q(s.batch * s.q_len * q_cols, 1, dtype),
+        k(s.batch * s.kv_len * kv_cols, 2, dtype),
+        v(s.batch * s.kv_len * kv_cols, 3, dtype),
+        d_y(q.size, 4, dtype),
+        y(q.size, 5, dtype),
+        d_q(q.size, 6, dtype),
+        d_k(k.size, 7, dtype),
+        d_v(k.size, 8, dtype),
+        lse(s.batch * s.heads * s.q_len, 9, DType::kF32) {}
   int64_t q_cols, kv_cols;
   Values q, k, v, d_y, y, d_q, d_k, d_v, lse;
 };
 
 void run(benchmark::State& state, const AttentionKernel& kernel, const AttentionShape& s, bool fwd,
          bool bwd, double peak) {
-  Data d(s);
+  Data d(s, kernel.name == "amx" ? DType::kBF16 : DType::kF32);
   Buffer scratch(std::max(kernel.scratch_bytes(s, false), kernel.scratch_bytes(s, true)));
-  const RowsIn q{d.q.data(), d.q_cols}, k{d.k.data(), d.kv_cols}, v{d.v.data(), d.kv_cols};
-  const RowsOut y{d.y.data(), DType::kF32, d.q_cols}, d_q{d.d_q.data(), DType::kF32, d.q_cols},
-      d_k{d.d_k.data(), DType::kF32, d.kv_cols}, d_v{d.d_v.data(), DType::kF32, d.kv_cols};
-  kernel.fwd(s, q, k, v, y, d.lse.data(), scratch.data());
+  const RowsAny q = d.q.in(d.q_cols), k = d.k.in(d.kv_cols), v = d.v.in(d.kv_cols);
+  float* lse = d.lse.buffer.as<float>();
+  const auto run_fwd = [&] { kernel.fwd(s, q, k, v, d.y.out(d.q_cols), lse, scratch.data()); };
+  run_fwd();
   for (auto _ : state) {
-    if (fwd) kernel.fwd(s, q, k, v, y, d.lse.data(), scratch.data());
+    if (fwd) run_fwd();
     if (bwd)
-      kernel.bwd(s, q, k, v, {d.y.data(), DType::kF32, d.q_cols}, d.lse.data(),
-                 {d.d_y.data(), d.q_cols}, d_q, d_k, d_v, scratch.data());
+      kernel.bwd(s, q, k, v, d.y.in(d.q_cols), lse, d.d_y.in(d.q_cols), d.d_q.out(d.q_cols),
+                 d.d_k.out(d.kv_cols), d.d_v.out(d.kv_cols), scratch.data());
   }
   const double work = visible_pairs(s) * static_cast<double>(s.head_dim * (4 * fwd + 10 * bwd));
   const double times = static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(work * times * 1e-9, benchmark::Counter::kIsRate);
   state.counters["of_peak"] = benchmark::Counter(work * times / peak, benchmark::Counter::kIsRate);
   if (s.q_len == 1) {
-    const double bytes = 2.0 * sizeof(float) * static_cast<double>(d.k.size);
+    const double bytes = 2.0 * size_of(d.k.dtype) * static_cast<double>(d.k.size);
     state.counters["GB/s"] = benchmark::Counter(bytes * times * 1e-9, benchmark::Counter::kIsRate);
   }
 }

@@ -213,7 +213,7 @@ struct Program::Impl {
     const View read = cast_input[index] ? cast_input[index] : x;
     if (is_tuned(op(i)) && options.train) touch(read, backward_step(i));
     const AddOp* sum = bias ? nullptr : sum_of(i);
-    fused[index] = make_view(cols, gated_only(o) && rounds(in_cols) ? compute() : DType::kF32);
+    fused[index] = make_view(cols, rounded_outputs(o) && rounds(in_cols) ? compute() : DType::kF32);
     touch(fused[index], step);
     View from;
     if (sum) {
@@ -251,17 +251,21 @@ struct Program::Impl {
                        }});
   }
 
-  // While training, products round what only products and gates read. More values along k than a
-  // kernel packs at a time leave sums in C between, which rounded ones cannot hold: all of k packed
-  // at once costs more there than rounding saves.
+  // While training, products round what only products, gates, rotations and attention read. More
+  // values along k than a kernel packs at a time leave sums in C between, which rounded ones cannot
+  // hold: all of k packed at once costs more there than rounding saves.
   bool rounds(int64_t k) const {
     return options.train && compute() == DType::kBF16 && k <= kRoundedDepth;
   }
-  bool gated_only(const LinearsOp& o) const {
+  static bool reads_rounded(const Op& o) {
+    return std::holds_alternative<GatedOp>(o) || std::holds_alternative<RopeOp>(o) ||
+           std::holds_alternative<AttentionOp>(o);
+  }
+  bool rounded_outputs(const LinearsOp& o) const {
     return std::all_of(o.out.begin(), o.out.end(), [&](Value v) {
       return v.id != graph.output().id && !consumers[at(v)].empty() &&
              std::all_of(consumers[at(v)].begin(), consumers[at(v)].end(),
-                         [&](int c) { return std::holds_alternative<GatedOp>(op(c)); });
+                         [&](int c) { return reads_rounded(op(c)); });
     });
   }
 
@@ -328,11 +332,11 @@ struct Program::Impl {
     const HeadShape shape{rows, o.heads, o.head_dim};
     forward.push_back({timing("rope.forward"), moves(shape.cols(), {x, x}), [=, this](Run& run) {
                          const int64_t offset = run.cache ? run.cache->length : 0;
-                         rotate(table, i, shape, offset, in(x), out(x), false);
+                         rotate(table, i, shape, offset, any(x), out(x), false);
                        }});
   }
 
-  void rotate(size_t table, int i, const HeadShape& shape, int64_t offset, RowsIn x, RowsOut y,
+  void rotate(size_t table, int i, const HeadShape& shape, int64_t offset, RowsAny x, RowsOut y,
               bool inverse) {
     const RopeOp& o = std::get<RopeOp>(op(i));
     if (o.spec.inv_freq.empty()) return;
@@ -387,7 +391,7 @@ struct Program::Impl {
                          if (run.cache)
                            attend_with_cache(shape, run.cache, entry, q, k, v, y);
                          else
-                           attention_fwd(shape, in(q), in(k), in(v), out(y),
+                           attention_fwd(shape, any(q), any(k), any(v), out(y),
                                          lse >= 0 ? floats(lse) : nullptr);
                        }});
   }
@@ -404,7 +408,7 @@ struct Program::Impl {
     convert(cols, any(k), {keys + cache->length * cols, DType::kF32, cols});
     convert(cols, any(v), {values + cache->length * cols, DType::kF32, cols});
     shape.kv_len = cache->length + rows;
-    attention_fwd(shape, in(q), {keys, cols}, {values, cols}, out(y), nullptr);
+    attention_fwd(shape, any(q), RowsIn{keys, cols}, RowsIn{values, cols}, out(y), nullptr);
   }
 
   void plan_forward(int i, const GatedOp& o) {
@@ -449,20 +453,25 @@ struct Program::Impl {
 
   // Prepares the gradient of `v`, which op `i` is about to give. True: add to what is there; false:
   // overwrite. With `narrow` the op can write the compute dtype, which is used where only a matrix
-  // product or a gate will read it.
+  // product, a gate or attention will read it. A rotation's gradient is turned back in place.
   bool receive(int i, Value v, bool narrow) {
     View& d = gradient[at(v)];
     const bool accumulate = bool(d);
     if (!d) {
       const int made_by = producer[at(v)];
       const auto* linears = made_by >= 0 ? std::get_if<LinearsOp>(&op(made_by)) : nullptr;
-      if (linears)
+      const auto* rope = made_by >= 0 ? std::get_if<RopeOp>(&op(made_by)) : nullptr;
+      if (linears) {
         d = slice_of_fused_gradient(made_by, *linears, v);
-      else
+      } else if (rope) {
+        receive(i, rope->x, narrow);
+        d = gradient[at(rope->x)];
+      } else {
         d = make_view(graph.cols(v), narrow && made_by >= 0 && consumers[at(v)].size() == 1 &&
-                                             std::holds_alternative<GatedOp>(op(made_by))
+                                             reads_rounded(op(made_by))
                                          ? compute()
                                          : DType::kF32);
+      }
     }
     require(narrow || d.dtype == DType::kF32, "program", "internal: a gradient in ",
             name_of(d.dtype), " cannot be added to");
@@ -592,14 +601,12 @@ struct Program::Impl {
   }
 
   void plan_backward(int i, const RopeOp& o) {
-    const View d_y = gradient[at(o.out)];
-    touch(d_y, backward_step(i));
-    receive(i, o.x, true);  // the only reader of its input: nothing to add to
-    const View d_x = gradient[at(o.x)];
+    const View d_x = gradient[at(o.out)];  // that of o.x too: see receive
+    touch(d_x, backward_step(i));
     const size_t table = count_before<RopeOp>(i);
     const HeadShape shape{rows, o.heads, o.head_dim};
-    backward.push_back({timing("rope.backward"), moves(shape.cols(), {d_y, d_x}),
-                        [=, this](Run&) { rotate(table, i, shape, 0, in(d_y), out(d_x), true); }});
+    backward.push_back({timing("rope.backward"), moves(shape.cols(), {d_x, d_x}),
+                        [=, this](Run&) { rotate(table, i, shape, 0, any(d_x), out(d_x), true); }});
   }
 
   void plan_backward(int i, const AttentionOp& o) {
@@ -619,8 +626,8 @@ struct Program::Impl {
                          double(o.spec.heads * o.spec.head_dim);
     backward.push_back({timing("attention.backward"), Work{.flops = flops}, [=, this](Run&) {
                           const auto wanted = [&](const View& d) { return d ? out(d) : RowsOut{}; };
-                          attention_bwd(shape, in(q), in(k), in(v), any(y), floats(lse), in(d_y),
-                                        wanted(d_q), wanted(d_k), wanted(d_v));
+                          attention_bwd(shape, any(q), any(k), any(v), any(y), floats(lse),
+                                        any(d_y), wanted(d_q), wanted(d_k), wanted(d_v));
                         }});
   }
 

@@ -81,11 +81,17 @@ void check_out(const char* op, const char* name, RowsOut out, int64_t cols) {
           name_of(out.dtype), ", expected F32 or BF16");
 }
 
-void check_inputs(const char* op, const AttentionShape& s, RowsIn q, RowsIn k, RowsIn v) {
+void check_in(const char* op, const char* name, RowsAny in, int64_t cols) {
+  check_rows(op, name, in.data, in.stride, cols);
+  require(in.dtype == DType::kF32 || in.dtype == DType::kBF16, op, name, " is ", name_of(in.dtype),
+          ", expected F32 or BF16");
+}
+
+void check_inputs(const char* op, const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v) {
   check_shape(op, s);
-  check_rows(op, "q", q.data, q.stride, s.heads * s.head_dim);
-  check_rows(op, "k", k.data, k.stride, s.kv_heads * s.head_dim);
-  check_rows(op, "v", v.data, v.stride, s.kv_heads * s.head_dim);
+  check_in(op, "q", q, s.heads * s.head_dim);
+  check_in(op, "k", k, s.kv_heads * s.head_dim);
+  check_in(op, "v", v, s.kv_heads * s.head_dim);
 }
 
 void* scratch(int64_t bytes) {
@@ -109,7 +115,7 @@ int64_t attention_scratch_bytes(const AttentionShape& shape, bool backward) {
   return kernel_for("attention", shape).scratch_bytes(shape, backward);
 }
 
-void attention_fwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                    float* lse) {
   check_inputs("attention", shape, q, k, v);
   check_out("attention", "y", y, shape.heads * shape.head_dim);
@@ -117,16 +123,14 @@ void attention_fwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, Ro
   kernel.fwd(shape, q, k, v, y, lse, scratch(kernel.scratch_bytes(shape, false)));
 }
 
-void attention_bwd(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                   const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v) {
+void attention_bwd(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                   const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v) {
   const char* op = "attention_bwd";
   const int64_t cols = shape.heads * shape.head_dim, kv_cols = shape.kv_heads * shape.head_dim;
   check_inputs(op, shape, q, k, v);
-  check_rows(op, "y", y.data, y.stride, cols);
-  require(y.dtype == DType::kF32 || y.dtype == DType::kBF16, op, "y is ", name_of(y.dtype),
-          ", expected F32 or BF16");
+  check_in(op, "y", y, cols);
   require(lse != nullptr, op, "lse has no data");
-  check_rows(op, "d_y", d_y.data, d_y.stride, cols);
+  check_in(op, "d_y", d_y, cols);
   if (d_q) check_out(op, "d_q", d_q, cols);
   if (d_k) check_out(op, "d_k", d_k, kv_cols);
   if (d_v) check_out(op, "d_v", d_v, kv_cols);

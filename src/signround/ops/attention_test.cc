@@ -59,6 +59,9 @@ struct Rows {
   HeadRows<T> heads() { return {values.data(), stride, dim}; }
   HeadRows<const T> heads() const { return {values.data(), stride, dim}; }
   RowsIn in() const { return {values.data(), stride}; }
+  RowsAny any() const {
+    return {values.data(), std::is_same_v<T, BF16> ? DType::kBF16 : DType::kF32, stride};
+  }
   RowsOut out() {
     return {values.data(), std::is_same_v<T, BF16> ? DType::kBF16 : DType::kF32, stride};
   }
@@ -202,8 +205,8 @@ struct Result {
   std::vector<float> lse;
 };
 
-template <class Out>
-Result<Out> run(const AttentionKernel& kernel, const AttentionShape& s, const Tensors<float>& t,
+template <class Out, class In>
+Result<Out> run(const AttentionKernel& kernel, const AttentionShape& s, const Tensors<In>& t,
                 int64_t pad) {
   Rows<Out> like_q(s.batch * s.q_len, s.heads, s.head_dim, pad),
       like_k(s.batch * s.kv_len, s.kv_heads, s.head_dim, pad);
@@ -216,15 +219,35 @@ Result<Out> run(const AttentionKernel& kernel, const AttentionShape& s, const Te
   Result<Out> r{like_q, like_q, like_k, like_k,
                 std::vector<float>(size_t(s.batch * s.heads * s.q_len), 77.0f)};
   Buffer scratch(std::max(kernel.scratch_bytes(s, false), kernel.scratch_bytes(s, true)));
-  kernel.fwd(s, t.q.in(), t.k.in(), t.v.in(), r.y.out(), r.lse.data(), scratch.data());
-  const RowsAny y{r.y.values.data(), r.y.out().dtype, r.y.stride};
-  kernel.bwd(s, t.q.in(), t.k.in(), t.v.in(), y, r.lse.data(), t.d_y.in(), r.d_q.out(), r.d_k.out(),
-             r.d_v.out(), scratch.data());
+  kernel.fwd(s, t.q.any(), t.k.any(), t.v.any(), r.y.out(), r.lse.data(), scratch.data());
+  kernel.bwd(s, t.q.any(), t.k.any(), t.v.any(), r.y.any(), r.lse.data(), t.d_y.any(), r.d_q.out(),
+             r.d_k.out(), r.d_v.out(), scratch.data());
   for (const Rows<Out>* rows : {&r.y, &r.d_q, &r.d_k, &r.d_v})
     for (int64_t t0 = 0; t0 < rows->rows; ++t0)
       for (int64_t c = rows->cols; c < rows->stride; ++c)
         EXPECT_EQ(as_f32(rows->at(t0, c)), 77.0f) << "wrote between two rows";
   return r;
+}
+
+// What is read in bf16 gives the bits of f32 rows that hold the same values.
+void expect_type_of_inputs_means_nothing(const AttentionKernel& kernel, const AttentionShape& s) {
+  Tensors<float> wide = random_tensors(s, 3);
+  const auto rounded = [](Rows<float>& from) {
+    Rows<BF16> to(from.rows, from.cols / from.dim, from.dim, 5);
+    for (int64_t t = 0; t < from.rows; ++t)
+      for (int64_t c = 0; c < from.cols; ++c) {
+        to.at(t, c) = to_bf16(from.at(t, c));
+        from.at(t, c) = to_f32(to.at(t, c));
+      }
+    return to;
+  };
+  const Tensors<BF16> narrow{rounded(wide.q), rounded(wide.k), rounded(wide.v), rounded(wide.d_y)};
+  const Result<float> want = run<float>(kernel, s, wide, 0), got = run<float>(kernel, s, narrow, 0);
+  EXPECT_EQ(got.lse, want.lse);
+  EXPECT_EQ(got.y.values, want.y.values);
+  EXPECT_EQ(got.d_q.values, want.d_q.values);
+  EXPECT_EQ(got.d_k.values, want.d_k.values);
+  EXPECT_EQ(got.d_v.values, want.d_v.values);
 }
 
 template <class Out>
@@ -472,6 +495,15 @@ TEST_P(Attention, KeysThatNoQuerySeesGetZeroGradients) {
   });
 }
 
+TEST_P(Attention, TheTypeOfInputsMeansNothing) {
+  on_every_target([](const AttentionKernel& kernel) {
+    for (int64_t dim : {7, 16, 24}) {
+      expect_type_of_inputs_means_nothing(kernel, make_shape(2, 50, 70, 4, 2, dim));
+      expect_type_of_inputs_means_nothing(kernel, make_shape(1, 1, 90, 2, 1, dim));
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, Attention,
                          ::testing::ValuesIn(attention_kernels().begin(),
                                              attention_kernels().end()),
@@ -523,10 +555,10 @@ TEST_F(Bf16Attention, MatchesTheReferenceForAllMasksAndGroups) {
       }
 }
 
-// Longer sequences are cut into larger blocks of keys, the last of which is not whole.
+// Keys are cut into blocks, the last of which is not whole.
 TEST_F(Bf16Attention, MatchesTheReferenceForManyKeys) {
-  for (int64_t kv_len : {1024, 1100, 2048, 2100})
-    for (int64_t window : {0, 300}) {
+  for (int64_t kv_len : {255, 256, 257, 511, 513, 1100, 2048})
+    for (int64_t window : {0, 40, 300}) {
       AttentionShape s = make_shape(1, 150, kv_len, 2, 1, 32);
       s.window = window;
       check_everywhere<float>(s, 0, 0);
@@ -586,6 +618,15 @@ TEST_F(Bf16Attention, NanReachesEveryRowThatSeesIt) {
         ASSERT_TRUE(i < 30 || std::isnan(r.d_q.at(i, c))) << i;
       }
   });
+}
+
+TEST_F(Bf16Attention, TheTypeOfInputsMeansNothing) {
+  for (int64_t dim : {32, 96}) {
+    const AttentionShape s = make_shape(2, 45, 70, 6, 2, dim);
+    on_every_kernel(s, [&](const AttentionKernel& kernel) {
+      expect_type_of_inputs_means_nothing(kernel, s);
+    });
+  }
 }
 
 TEST_F(Bf16Attention, AGradientThatIsNotWantedChangesNoOther) {
@@ -651,9 +692,9 @@ TEST(AttentionOp, SaysWhatIsWrongWithItsArguments) {
   const Tensors<float> t = random_tensors(good, 0);
   Rows<float> y(4, 2, 8);
   const auto message =
-      [&](const std::function<void(AttentionShape&, RowsIn&, RowsOut&)>& spoil) -> std::string {
+      [&](const std::function<void(AttentionShape&, RowsAny&, RowsOut&)>& spoil) -> std::string {
     AttentionShape s = good;
-    RowsIn q = t.q.in();
+    RowsAny q = t.q.in();
     RowsOut out = y.out();
     spoil(s, q, out);
     try {
@@ -676,6 +717,8 @@ TEST(AttentionOp, SaysWhatIsWrongWithItsArguments) {
             "[attention] the scale is nan, expected a positive number");
   EXPECT_EQ(message([](auto&, auto& q, auto&) { q.stride = 15; }),
             "[attention] rows of q are 15 values apart, expected at least 16");
+  EXPECT_EQ(message([](auto&, auto& q, auto&) { q.dtype = DType::kF16; }),
+            "[attention] q is F16, expected F32 or BF16");
   EXPECT_EQ(message([](auto&, auto&, auto& out) { out.dtype = DType::kF16; }),
             "[attention] y is F16, expected F32 or BF16");
 }

@@ -19,8 +19,8 @@ struct RopeKernel {
 constexpr RopeKernel kKernels[] = {{"hwy", runs_always, kernels::rope_hwy},
                                    {"ref", runs_always, kernels::rope_ref}};
 
-void rotate(const char* op, HeadShape shape, RowsIn x, const RopeTable& table, const RopeOptions& o,
-            RowsOut y, bool inverse, bool accumulate) {
+void rotate(const char* op, HeadShape shape, RowsAny x, const RopeTable& table,
+            const RopeOptions& o, RowsOut y, bool inverse, bool accumulate) {
   check_shape(op, shape);
   check_in(op, "x", x, shape);
   check_grad(op, "y", y, shape, accumulate);
@@ -65,12 +65,12 @@ RopeTable rope_table(std::span<const float> inv_freq, double attention_factor, i
   return table;
 }
 
-void rope_fwd(HeadShape shape, RowsIn x, const RopeTable& table, const RopeOptions& options,
+void rope_fwd(HeadShape shape, RowsAny x, const RopeTable& table, const RopeOptions& options,
               RowsOut y) {
   rotate("rope", shape, x, table, options, y, false, false);
 }
 
-void rope_bwd(HeadShape shape, RowsIn d_y, const RopeTable& table, const RopeOptions& options,
+void rope_bwd(HeadShape shape, RowsAny d_y, const RopeTable& table, const RopeOptions& options,
               RowsOut d_x, bool accumulate) {
   rotate("rope_bwd", shape, d_y, table, options, d_x, true, accumulate);
 }

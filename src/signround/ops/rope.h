@@ -27,13 +27,14 @@ struct RopeOptions {
   int64_t seq_len = 0;  // tokens of one sequence
 };
 
-// x, y: shape. y: f32 or bf16, may lie on x. Dimensions from table.rot_dim() on are copied.
-void rope_fwd(HeadShape shape, RowsIn x, const RopeTable& table, const RopeOptions& options,
+// x, y: shape. y: f32 or bf16, may lie on x of its type. Dimensions from table.rot_dim() on are
+// copied.
+void rope_fwd(HeadShape shape, RowsAny x, const RopeTable& table, const RopeOptions& options,
               RowsOut y);
 
 // The inverse rotation (times the attention factor, as forward). d_x: overwritten, or added to
-// (f32) if accumulate; may lie on d_y where not accumulate.
-void rope_bwd(HeadShape shape, RowsIn d_y, const RopeTable& table, const RopeOptions& options,
+// (f32) if accumulate; may lie on d_y of its type where not accumulate.
+void rope_bwd(HeadShape shape, RowsAny d_y, const RopeTable& table, const RopeOptions& options,
               RowsOut d_x, bool accumulate);
 
 }  // namespace signround

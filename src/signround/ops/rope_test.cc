@@ -95,6 +95,16 @@ TEST(Rope, MatchesDoubleForwardAndBackward) {
         rope_fwd(s, in_place.in(), table, options, in_place.out());
         rope_bwd(s, x.in(), table, options, d_x.out(), false);
         rope_bwd(s, x.in(), table, options, d_x16.out(), false);
+        // From bf16: as from f32 that holds the same values; in place too.
+        GuardedRows<BF16> x16(c.tokens, s.cols()), from16(c.tokens, s.cols());
+        GuardedRows<float> x_rounded(c.tokens, s.cols());
+        for (int64_t t = 0; t < c.tokens; ++t)
+          for (int64_t j = 0; j < s.cols(); ++j) {
+            x16.row(t)[j] = to_bf16(x.at(t, j));
+            x_rounded.row(t)[j] = to_f32(x16.row(t)[j]);
+          }
+        rope_bwd(s, x_rounded.in(), table, options, from16.out(), false);
+        rope_bwd(s, x16.any(), table, options, x16.out(), false);
         rope_bwd(s, x.in(), table, options, sum.out(), true);
         for (int64_t t = 0; t < c.tokens; ++t) {
           const int64_t position = 2 + t % 4;
@@ -117,6 +127,7 @@ TEST(Rope, MatchesDoubleForwardAndBackward) {
               ASSERT_NEAR(sum.at(t, at), was + bwd[k],
                           tolerance + kUlp * std::abs(was + bwd[k]) * 1.01);
               ASSERT_EQ(in_place.at(t, at), y.at(t, at));
+              ASSERT_EQ(x16.row(t)[at].bits, from16.row(t)[at].bits);
               if (j >= c.rot) {
                 ASSERT_EQ(y.at(t, at), x.at(t, at));
               }

@@ -8,14 +8,14 @@
 
 namespace signround::kernels {
 
-// Tiles in the caches, on Highway, with all threads. `scratch` starts on a cache line and holds the
-// bytes that are asked for the same shape.
+// Tiles in the caches, on Highway, with all threads. Rows to read are f32 or bf16. `scratch` starts
+// on a cache line and holds the bytes that are asked for the same shape.
 int64_t attention_fwd_scratch_bytes(const AttentionShape& shape);
 int64_t attention_bwd_scratch_bytes(const AttentionShape& shape);
-void attention_fwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void* scratch);
-void attention_bwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+void attention_bwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
 // The products on the matrix unit of Intel's CPUs, their inputs rounded to bf16; for shapes that
@@ -24,17 +24,17 @@ const char* attention_amx_why_not();
 bool attention_amx_fits(const AttentionShape& shape);
 int64_t attention_amx_fwd_scratch_bytes(const AttentionShape& shape);
 int64_t attention_amx_bwd_scratch_bytes(const AttentionShape& shape);
-void attention_fwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void* scratch);
-void attention_bwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+void attention_bwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
 // In double, row by row; slow, the definition (attention_ref.h).
-void attention_fwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_ref(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void* scratch);
-void attention_bwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+void attention_bwd_ref(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
 }  // namespace signround::kernels

@@ -6,6 +6,7 @@
 //             dV = P^T dY    dK = dS^T Q    dQ^T = K^T dS^T
 // A tile is 16 lines of 64 bytes. The left side of a product is stored by rows, (16, 32 bf16); the
 // right side in pairs of rows, (16 pairs, 16 columns x 2 bf16), called "paired" below.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -24,10 +25,11 @@ namespace signround::kernels {
 namespace {
 
 constexpr int64_t kRows = 32;     // rows of a tile of rows: two matrix tiles
-constexpr int64_t kKeyStep = 32;  // keys of one product forward
-// Keys whose gradients are made together: for each block of them all rows are read from the second
-// or third cache, and next to the diagonal half of a block is not seen.
-int64_t key_block(int64_t kv_len) { return kv_len < 1024 ? 64 : kv_len < 2048 ? 128 : 256; }
+constexpr int64_t kKeyStep = 32;  // keys of one product: a unit is kKeyStep keys x kRows rows
+constexpr int64_t kUnit = kKeyStep * kRows;
+// Keys whose gradients are made together, at most: for each block of them all rows are read from
+// the second or third cache.
+constexpr int64_t kKeyBlock = 256;
 constexpr int64_t kPanel = 8;  // tiles of rows between two additions to these gradients
 constexpr int64_t kMostKeys = 8192, kMostDim = 256;
 constexpr float kLog2e = 0x1.715476p0f, kLn2 = 0x1.62e43p-1f;
@@ -43,8 +45,12 @@ struct AmxSplit {
 };
 
 AmxSplit amx_split(const AttentionShape& shape, int64_t threads) {
-  AmxSplit split{shape.batch * shape.kv_heads, shape.q_len * shape.group(), 0, 1, 1,
-                 key_block(shape.kv_len)};
+  AmxSplit split{shape.batch * shape.kv_heads,
+                 shape.q_len * shape.group(),
+                 0,
+                 1,
+                 1,
+                 std::min(kKeyBlock, up_to(shape.kv_len, kKeyStep))};
   split.tiles = ceil_div(split.rows, kRows);
   split.parts = pieces_for_balance(split.items, threads, split.tiles);
   split.slots = threads < split.tasks() ? threads : split.tasks();
@@ -89,10 +95,8 @@ struct AmxView {
   int64_t end_key(int64_t tile) const {
     return shape.end_key((first_row(tile) + rows_of(tile) - 1) / shape.group());
   }
-  template <class Rows>
-  auto* keys(const Rows& rows, int64_t key) const {
-    return rows.data + (task.sequence * shape.kv_len + key) * rows.stride +
-           task.kv_head * shape.head_dim;
+  int64_t key_at(int64_t key, int64_t stride) const {
+    return (task.sequence * shape.kv_len + key) * stride + task.kv_head * shape.head_dim;
   }
 };
 
@@ -108,8 +112,8 @@ struct AmxBwdMemory {                                       // K: keys of a bloc
   uint16_t *q_across, *d_y_across, *q_paired, *d_y_paired;  // of all tiles of rows
   uint16_t* rows;                                           // (32, dim)
   float *lse, *row_term, *d_q;     // of all tiles of rows; d_q (dim, 32) each
-  float *s, *d_p;                  // (K, 32)
-  uint16_t *p, *d_s, *d_s_paired;  // (K, 256) twice, 8 x (K / 2, 32 x 2)
+  float *s, *d_p;                  // a unit
+  uint16_t *p, *d_s, *d_s_paired;  // units, K / 32 x 8 twice and 8 x K / 32, paired
   float *d_k, *d_v;                // (K, dim)
 };
 
@@ -142,7 +146,7 @@ AmxBwdMemory carve_bwd(Carver& carve, const AttentionShape& shape, const AmxSpli
   m.rows = halves(carve, kRows * dim);
   for (float** row : {&m.lse, &m.row_term}) *row = carve.floats(rows);
   m.d_q = carve.floats(rows * dim);
-  for (float** scores : {&m.s, &m.d_p}) *scores = carve.floats(keys * kRows);
+  for (float** scores : {&m.s, &m.d_p}) *scores = carve.floats(2 * kUnit);
   for (uint16_t** panel : {&m.p, &m.d_s, &m.d_s_paired})
     *panel = halves(carve, keys * kPanel * kRows);
   for (float** of_keys : {&m.d_k, &m.d_v}) *of_keys = carve.floats(keys * dim);
@@ -150,15 +154,14 @@ AmxBwdMemory carve_bwd(Carver& carve, const AttentionShape& shape, const AmxSpli
 }
 
 struct AmxFwd {
-  RowsIn q, k, v;
+  RowsAny q, k, v;
   RowsOut y;
   float* lse;
 };
 struct AmxBwd {
-  RowsIn q, k, v;
-  RowsAny y;
+  RowsAny q, k, v, y;
   const float* lse;
-  RowsIn d_y;
+  RowsAny d_y;
   RowsOut d_q, d_k, d_v;
 };
 
@@ -166,7 +169,7 @@ struct AmxBwd {
 #pragma GCC diagnostic push  // in GCC 12's own intrinsics
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma,prfchw")
 
 // The eight tiles as 16 x 64 bytes while it lives; then what was before: oneDNN has its own.
 class TileShapes {
@@ -241,11 +244,18 @@ __m512i to_halves(__m512 low, __m512 high) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
-// `columns` values, a multiple of 32, in bf16.
-void pack_row(const float* from, int64_t columns, uint16_t* to) {
-  for (int64_t c = 0; c < columns; c += 32)
-    _mm512_storeu_si512(to + c,
-                        to_halves(_mm512_loadu_ps(from + c), _mm512_loadu_ps(from + c + 16)));
+// `columns` values of `rows` from value `at` on, a multiple of 32, in bf16.
+void pack_row(const RowsAny& rows, int64_t at, int64_t columns, uint16_t* to) {
+  if (rows.dtype == DType::kBF16) {
+    const auto* from = static_cast<const uint16_t*>(rows.data) + at;
+    for (int64_t c = 0; c < columns; c += 32)
+      _mm512_storeu_si512(to + c, _mm512_loadu_si512(from + c));
+  } else {
+    const auto* from = static_cast<const float*>(rows.data) + at;
+    for (int64_t c = 0; c < columns; c += 32)
+      _mm512_storeu_si512(to + c,
+                          to_halves(_mm512_loadu_ps(from + c), _mm512_loadu_ps(from + c + 16)));
+  }
 }
 void zero_row(int64_t columns, uint16_t* to) {
   for (int64_t c = 0; c < columns; c += 32) _mm512_storeu_si512(to + c, _mm512_setzero_si512());
@@ -413,79 +423,122 @@ void store_across(const AmxView& view, int64_t tile, const float* values, const 
   }
 }
 
+// Rows of a head are short and lie apart: the CPU does not find them by itself.
+template <class Rows>
+void fetch(const Rows& rows, int64_t at, int64_t dim) {
+  const int64_t size = rows.dtype == DType::kF32 ? 4 : 2;
+  const char* from = static_cast<const char*>(rows.data) + at * size;
+  for (int64_t b = 0; b < dim * size; b += 64) {
+    if constexpr (std::is_same_v<Rows, RowsOut>)
+      __builtin_prefetch(from + b, 1);
+    else
+      __builtin_prefetch(from + b);
+  }
+}
+template <class... Rows>
+void fetch_tile(const AmxView& view, int64_t tile, const Rows&... rows) {
+  RowWalk row = view.walk(tile);
+  for (int64_t r = view.rows_of(tile); r > 0; --r, row.next())
+    (fetch(rows, row.token() * rows.stride + row.head * view.shape.head_dim, view.shape.head_dim),
+     ...);
+}
+
 // The rows of a tile in bf16; zeros where there are none.
-void load_tile(const AmxView& view, int64_t tile, const RowsIn& from, uint16_t* to) {
+void load_tile(const AmxView& view, int64_t tile, const RowsAny& from, uint16_t* to) {
   const int64_t dim = view.shape.head_dim, rows = view.rows_of(tile);
   RowWalk row = view.walk(tile);
   for (int64_t r = 0; r < rows; ++r, row.next())
-    pack_row(from.data + row.token() * from.stride + row.head * dim, dim, to + r * dim);
+    pack_row(from, row.token() * from.stride + row.head * dim, dim, to + r * dim);
   for (int64_t r = rows; r < kRows; ++r) zero_row(dim, to + r * dim);
 }
 
 // Keys [key, key + n) in bf16; zeros from kv_len on.
-void load_keys(const AmxView& view, const RowsIn& from, int64_t key, int64_t n, uint16_t* to) {
+void load_keys(const AmxView& view, const RowsAny& from, int64_t key, int64_t n, uint16_t* to) {
   const int64_t dim = view.shape.head_dim;
+  constexpr int64_t kAhead = 16;
   for (int64_t j = 0; j < n; ++j) {
+    if (key + j + kAhead < view.shape.kv_len)
+      fetch(from, view.key_at(key + j + kAhead, from.stride), dim);
     if (key + j < view.shape.kv_len)
-      pack_row(view.keys(from, key + j), dim, to + j * dim);
+      pack_row(from, view.key_at(key + j, from.stride), dim, to + j * dim);
     else
       zero_row(dim, to + j * dim);
   }
 }
 
-// Scores (keys, 32) of the keys [begin, end), in base 2, become the paired weights of the keys; m
-// and l: 32 values, largest score and sum of weights.
-void softmax(const TileMask& mask, float factor, int64_t begin, int64_t end, float* s, uint16_t* p,
-             float* m, float* l) {
-  const __m512 scale = _mm512_set1_ps(factor), nothing = _mm512_set1_ps(-INFINITY);
-  __m512 top[2] = {nothing, nothing}, sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  for (int64_t key = begin; key < end; key += kKeyStep) {
-    const bool all = mask.sees_all(key, kKeyStep);
-    for (int64_t j = key; j < key + kKeyStep; ++j) {
-      for (int half = 0; half < 2; ++half) {
-        float* at = s + (j - begin) * kRows + half * 16;
-        __m512 t = _mm512_mul_ps(scale, _mm512_load_ps(at));
-        if (!all) t = _mm512_mask_mov_ps(nothing, mask.sees(half, j), t);
-        _mm512_store_ps(at, t);
-        top[half] = _mm512_max_ps(top[half], t);
-      }
-    }
+// The largest score, not yet scaled, of each row of a unit; what a row does not see becomes
+// -infinity.
+void find_top(const TileMask& mask, int64_t key, float* s, __m512 (&top)[2]) {
+  if (mask.sees_all(key, kKeyStep)) {
+    for (int64_t at = 0; at < kUnit; at += kRows)
+      for (int half = 0; half < 2; ++half)
+        top[half] = _mm512_max_ps(top[half], _mm512_load_ps(s + at + half * 16));
+    return;
   }
-  for (__m512& t : top) t = _mm512_max_ps(t, _mm512_set1_ps(-3e38f));  // for rows that see nothing
-  for (int64_t j = 0; j < end - begin; j += 2) {
+  for (int64_t j = 0; j < kKeyStep; ++j)
+    for (int half = 0; half < 2; ++half) {
+      float* at = s + j * kRows + half * 16;
+      const __m512 seen = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask.sees(half, key + j),
+                                             _mm512_load_ps(at));
+      _mm512_store_ps(at, seen);
+      top[half] = _mm512_max_ps(top[half], seen);
+    }
+}
+
+// Scores (keys, 32) become the paired weights of the keys, 2^(factor score - top); sum: of each
+// row.
+void weigh(float factor, const __m512 (&top)[2], int64_t keys, const float* s, uint16_t* p,
+           __m512 (&sum)[2]) {
+  const __m512 scale = _mm512_set1_ps(factor), tops[2] = {top[0], top[1]};
+  __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (int64_t j = 0; j < keys; j += 2) {
     __m512 weight[2][2];
     for (int odd = 0; odd < 2; ++odd)
       for (int half = 0; half < 2; ++half) {
-        const __m512 t = _mm512_load_ps(s + (j + odd) * kRows + half * 16);
-        weight[odd][half] = exp2_nonpositive(_mm512_sub_ps(t, top[half]));
-        sum[half] = _mm512_add_ps(sum[half], weight[odd][half]);
+        const __m512 t = _mm512_mul_ps(scale, _mm512_load_ps(s + (j + odd) * kRows + half * 16));
+        weight[odd][half] = exp2_nonpositive(_mm512_sub_ps(t, tops[half]));
+        sums[half] = _mm512_add_ps(sums[half], weight[odd][half]);
       }
     const Paired both =
         pair_rows(to_halves(weight[0][0], weight[0][1]), to_halves(weight[1][0], weight[1][1]));
     _mm512_store_si512(p + j * kRows, both.left);
     _mm512_store_si512(p + j * kRows + 32, both.right);
   }
-  for (int half = 0; half < 2; ++half) {
-    _mm512_storeu_ps(m + half * 16, top[half]);
-    _mm512_storeu_ps(l + half * 16, sum[half]);
-  }
+  sum[0] = sums[0];
+  sum[1] = sums[1];
 }
 
 void amx_fwd_tile(const AmxView& view, const AmxFwd& a, int64_t tile, const AmxFwdMemory& mem) {
   const int64_t dim = view.shape.head_dim, across = keys_across(view.shape.kv_len);
   load_tile(view, tile, a.q, mem.q);
+  if (tile + 1 < view.split.tiles_of(view.task.part)) fetch_tile(view, tile + 1, a.q);
+  fetch_tile(view, tile, a.y);
   pack_across(mem.q, dim, mem.q_across);
+  const TileMask mask(view, tile);
   const int64_t begin = view.first_key(tile) / kKeyStep * kKeyStep;
   const int64_t end = up_to(view.end_key(tile), kKeyStep);
-  for (int64_t key = begin; key < end; key += kKeyStep)
-    multiply({mem.k + key * dim, dim * 2, 16 * dim * 2, 64, mem.q_across, 128, 64, 2048,
-              mem.s + (key - begin) * kRows, 128, 2048, 64, dim / 32, false});
-  alignas(64) float m[kRows], l[kRows], inverse[kRows];
-  softmax(TileMask(view, tile), view.shape.scale * kLog2e, begin, end, mem.s, mem.p, m, l);
+  __m512 top[2] = {_mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY)}, sum[2];
+  // A unit is read when the next one is on its way: what tiles store cannot be read at once.
+  for (int64_t key = begin; key < end; key += kKeyStep) {
+    float* s = mem.s + (key - begin) * kRows;
+    multiply({mem.k + key * dim, dim * 2, 16 * dim * 2, 64, mem.q_across, 128, 64, 2048, s, 128,
+              2048, 64, dim / 32, false});
+    if (key > begin) find_top(mask, key - kKeyStep, s - kUnit, top);
+  }
+  find_top(mask, end - kKeyStep, mem.s + (end - begin) * kRows - kUnit, top);
+  const float factor = view.shape.scale * kLog2e;
+  for (__m512& t : top)  // at least -3e38, for rows that see nothing
+    t = _mm512_max_ps(_mm512_mul_ps(_mm512_set1_ps(factor), t), _mm512_set1_ps(-3e38f));
+  weigh(factor, top, end - begin, mem.s, mem.p, sum);
   for (int64_t c = 0; c < dim; c += 32)
     multiply({mem.v_across + c * across + begin, across * 2, 16 * across * 2, 64, mem.p, 128, 64,
               2048, mem.o + c * kRows, 128, 2048, 64, (end - begin) / kKeyStep, false});
-  for (int64_t r = 0; r < kRows; ++r) inverse[r] = 1 / l[r];
+  alignas(64) float m[kRows], l[kRows], inverse[kRows];
+  for (int half = 0; half < 2; ++half) {
+    _mm512_store_ps(m + half * 16, top[half]);
+    _mm512_store_ps(l + half * 16, sum[half]);
+    _mm512_store_ps(inverse + half * 16, _mm512_div_ps(_mm512_set1_ps(1), sum[half]));
+  }
   store_across(view, tile, mem.o, inverse, a.y);
   if (a.lse == nullptr) return;
   RowWalk row = view.walk(tile);
@@ -506,21 +559,20 @@ void amx_fwd_task(const AmxView& view, const AmxFwd& a, const AmxFwdMemory& mem)
 
 // ---- backward ----
 
+__m512 load_values(const RowsAny& rows, int64_t at) {
+  if (rows.dtype == DType::kF32) return _mm512_loadu_ps(static_cast<const float*>(rows.data) + at);
+  const auto* halves =
+      reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(rows.data) + at);
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(halves)), 16));
+}
+
 float row_term(const AmxBwd& a, const RowWalk& row, int64_t dim) {
-  const float* d_y = a.d_y.data + row.token() * a.d_y.stride + row.head * dim;
-  const int64_t start = row.token() * a.y.stride + row.head * dim;
+  const int64_t y = row.token() * a.y.stride + row.head * dim,
+                d_y = row.token() * a.d_y.stride + row.head * dim;
   __m512 sum = _mm512_setzero_ps();
-  for (int64_t c = 0; c < dim; c += 16) {
-    __m512 y;
-    if (a.y.dtype == DType::kF32) {
-      y = _mm512_loadu_ps(static_cast<const float*>(a.y.data) + start + c);
-    } else {
-      const auto* half = static_cast<const uint16_t*>(a.y.data) + start + c;
-      y = _mm512_castsi512_ps(_mm512_slli_epi32(
-          _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(half))), 16));
-    }
-    sum = _mm512_fmadd_ps(y, _mm512_loadu_ps(d_y + c), sum);
-  }
+  for (int64_t c = 0; c < dim; c += 16)
+    sum = _mm512_fmadd_ps(load_values(a.y, y + c), load_values(a.d_y, d_y + c), sum);
   return _mm512_reduce_add_ps(sum);
 }
 
@@ -540,73 +592,104 @@ void start_tile(const AmxView& view, const AmxBwd& a, int64_t tile, const AmxBwd
   }
 }
 
-// Scores and dP of one tile of rows against a block of keys become P and dS; `column` is the tile's
-// place in the panel.
-void gradients(const TileMask& mask, float factor, int64_t key, int64_t keys, int64_t tile,
-               int64_t column, const AmxBwdMemory& mem) {
+// Scores and dP of one unit become P and dS (keys, rows), and dS paired.
+void gradients(const TileMask& mask, float factor, int64_t key, const float* s, const float* d_p,
+               const float* lse, const float* row_term, uint16_t* p, uint16_t* d_s,
+               uint16_t* d_s_paired) {
   const __m512 scale = _mm512_set1_ps(factor), zero = _mm512_setzero_ps();
-  const bool all = mask.sees_all(key, keys);
-  uint16_t* paired = mem.d_s_paired + column * keys * kRows;
-  for (int64_t j = 0; j < keys; j += 2) {
+  const __m512 lses[2] = {_mm512_loadu_ps(lse), _mm512_loadu_ps(lse + 16)};
+  const __m512 terms[2] = {_mm512_loadu_ps(row_term), _mm512_loadu_ps(row_term + 16)};
+  const bool all = mask.sees_all(key, kKeyStep);
+  for (int64_t j = 0; j < kKeyStep; j += 2) {
     __m512i d_s_halves[2];
     for (int odd = 0; odd < 2; ++odd) {
-      __m512 p[2], d_s[2];
+      __m512 weight[2], d_score[2];
       for (int half = 0; half < 2; ++half) {
-        const int64_t at = (j + odd) * kRows + half * 16, row = tile * kRows + half * 16;
-        const __m512 log_p =
-            _mm512_fmsub_ps(scale, _mm512_load_ps(mem.s + at), _mm512_loadu_ps(mem.lse + row));
+        const int64_t at = (j + odd) * kRows + half * 16;
+        const __m512 log_p = _mm512_fmsub_ps(scale, _mm512_load_ps(s + at), lses[half]);
         // At most 1, even where lse is so large that its rounding matters.
-        p[half] = exp2_nonpositive(_mm512_min_ps(zero, log_p));
-        d_s[half] = _mm512_mul_ps(p[half], _mm512_sub_ps(_mm512_load_ps(mem.d_p + at),
-                                                         _mm512_loadu_ps(mem.row_term + row)));
+        weight[half] = exp2_nonpositive(_mm512_min_ps(zero, log_p));
+        d_score[half] =
+            _mm512_mul_ps(weight[half], _mm512_sub_ps(_mm512_load_ps(d_p + at), terms[half]));
         if (!all) {
           const __mmask16 seen = mask.sees(half, key + j + odd);
-          p[half] = _mm512_maskz_mov_ps(seen, p[half]);
-          d_s[half] = _mm512_maskz_mov_ps(seen, d_s[half]);
+          weight[half] = _mm512_maskz_mov_ps(seen, weight[half]);
+          d_score[half] = _mm512_maskz_mov_ps(seen, d_score[half]);
         }
       }
-      const int64_t at = (j + odd) * kPanel * kRows + column * kRows;
-      d_s_halves[odd] = to_halves(d_s[0], d_s[1]);
-      _mm512_store_si512(mem.p + at, to_halves(p[0], p[1]));
-      _mm512_store_si512(mem.d_s + at, d_s_halves[odd]);
+      const int64_t at = (j + odd) * kRows;
+      d_s_halves[odd] = to_halves(d_score[0], d_score[1]);
+      _mm512_store_si512(p + at, to_halves(weight[0], weight[1]));
+      _mm512_store_si512(d_s + at, d_s_halves[odd]);
     }
     const Paired both = pair_rows(d_s_halves[0], d_s_halves[1]);
-    _mm512_store_si512(paired + j * kRows, both.left);
-    _mm512_store_si512(paired + j * kRows + 32, both.right);
+    _mm512_store_si512(d_s_paired + j * kRows, both.left);
+    _mm512_store_si512(d_s_paired + j * kRows + 32, both.right);
   }
 }
 
-// `count` tiles of rows from `tile` on against a block of keys.
+// Units of a block of keys: [begin, end).
+struct UnitRange {
+  int64_t begin = 0, end = 0;
+};
+
+// Those of the block from `key` on that rows of a tile see.
+UnitRange units_seen(const AmxView& view, int64_t tile, int64_t key) {
+  const int64_t first = view.first_key(tile) - key, last = view.end_key(tile) - key;
+  return {first > 0 ? first / kKeyStep : 0,
+          ceil_div(std::min(last, view.split.key_block), kKeyStep)};
+}
+
+// `count` tiles of rows from `tile` on against a block of keys. summed[u]: d_k and d_v of unit u
+// hold a sum.
 void amx_bwd_panel(const AmxView& view, const AmxBwd& a, int64_t key, int64_t tile, int64_t count,
-                   bool first_rows, const AmxBwdMemory& mem) {
-  const int64_t dim = view.shape.head_dim, keys = view.split.key_block, line = kPanel * kRows * 2;
+                   bool* summed, const AmxBwdMemory& mem) {
+  const int64_t dim = view.shape.head_dim, keys = view.split.key_block, units = keys / kKeyStep;
+  UnitRange seen[kPanel];
+  for (int64_t n = 0; n < count; ++n) seen[n] = units_seen(view, tile + n, key);
+  const auto scores = [&](int64_t n, int64_t u) {
+    const int64_t keys_at = u * kKeyStep * dim, at = (tile + n) * kRows * dim,
+                  buffer = u % 2 * kUnit;
+    multiply({mem.k + keys_at, dim * 2, 16 * dim * 2, 64, mem.q_across + at, 128, 64, 2048,
+              mem.s + buffer, 128, 2048, 64, dim / 32, false});
+    multiply({mem.v + keys_at, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at, 128, 64, 2048,
+              mem.d_p + buffer, 128, 2048, 64, dim / 32, false});
+  };
   for (int64_t n = 0; n < count; ++n) {
     const int64_t t = tile + n, at = t * kRows * dim;
-    for (int64_t j = 0; j < keys; j += 32) {
-      multiply({mem.k + j * dim, dim * 2, 16 * dim * 2, 64, mem.q_across + at, 128, 64, 2048,
-                mem.s + j * kRows, 128, 2048, 64, dim / 32, false});
-      multiply({mem.v + j * dim, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at, 128, 64, 2048,
-                mem.d_p + j * kRows, 128, 2048, 64, dim / 32, false});
+    const TileMask mask(view, t);
+    uint16_t* paired = mem.d_s_paired + n * units * kUnit;
+    const int64_t first = seen[n].begin, end = seen[n].end;
+    scores(n, first);
+    for (int64_t u = first; u < end; ++u) {
+      const int64_t unit = (u * kPanel + n) * kUnit, buffer = u % 2 * kUnit;
+      if (u + 1 < end) scores(n, u + 1);
+      gradients(mask, view.shape.scale * kLog2e, key + u * kKeyStep, mem.s + buffer,
+                mem.d_p + buffer, mem.lse + t * kRows, mem.row_term + t * kRows, mem.p + unit,
+                mem.d_s + unit, paired + u * kUnit);
     }
-    gradients(TileMask(view, t), view.shape.scale * kLog2e, key, keys, t, n, mem);
-    const bool starts = view.first_key(t) >= key;
     for (int64_t c = 0; a.d_q && c < dim; c += 32)
-      multiply({mem.k_across + c * keys, keys * 2, 16 * keys * 2, 64,
-                mem.d_s_paired + n * keys * kRows, 128, 64, 2048, mem.d_q + at + c * kRows, 128,
-                2048, 64, keys / 32, !starts});
+      multiply({mem.k_across + c * keys + first * kKeyStep, keys * 2, 16 * keys * 2, 64,
+                paired + first * kUnit, 128, 64, 2048, mem.d_q + at + c * kRows, 128, 2048, 64,
+                end - first, view.first_key(t) < key});
   }
-  const int64_t at = tile * kRows * dim;
-  for (int64_t j = 0; j < keys; j += 32)
+  for (int64_t u = 0; u < units; ++u) {
+    int64_t n = 0, end = count;  // the tiles that see it
+    while (n < end && seen[n].end <= u) ++n;
+    while (end > n && seen[end - 1].begin > u) --end;
+    if (n == end) continue;
+    const int64_t at = (tile + n) * kRows * dim, unit = (u * kPanel + n) * kUnit;
     for (int64_t c = 0; c < dim; c += 32) {
+      const int64_t sum = u * kKeyStep * dim + c;
       if (a.d_v)
-        multiply({mem.p + j * kPanel * kRows, line, 16 * line, 64, mem.d_y_paired + at + 2 * c,
-                  dim * 4, 64, 16 * dim * 4, mem.d_v + j * dim + c, dim * 4, 16 * dim * 4, 64,
-                  count, !first_rows});
+        multiply({mem.p + unit, 64, 1024, 2048, mem.d_y_paired + at + 2 * c, dim * 4, 64,
+                  16 * dim * 4, mem.d_v + sum, dim * 4, 16 * dim * 4, 64, end - n, summed[u]});
       if (a.d_k)
-        multiply({mem.d_s + j * kPanel * kRows, line, 16 * line, 64, mem.q_paired + at + 2 * c,
-                  dim * 4, 64, 16 * dim * 4, mem.d_k + j * dim + c, dim * 4, 16 * dim * 4, 64,
-                  count, !first_rows});
+        multiply({mem.d_s + unit, 64, 1024, 2048, mem.q_paired + at + 2 * c, dim * 4, 64,
+                  16 * dim * 4, mem.d_k + sum, dim * 4, 16 * dim * 4, 64, end - n, summed[u]});
     }
+    summed[u] = true;
+  }
 }
 
 // d_k or d_v of the keys from `key` on: the sum over `parts` shares, `apart` values apart.
@@ -615,8 +698,7 @@ void store_keys(const AmxView& view, int64_t key, int64_t keys, const float* fro
   const int64_t dim = view.shape.head_dim;
   const __m512 factor = _mm512_set1_ps(scale);
   for (int64_t j = 0; j < keys; ++j) {
-    const int64_t start =
-        (view.task.sequence * view.shape.kv_len + key + j) * out.stride + view.task.kv_head * dim;
+    const int64_t start = view.key_at(key + j, out.stride);
     for (int64_t c = 0; c < dim; c += 16) {
       __m512 sum = _mm512_loadu_ps(from + j * dim + c);
       for (int64_t part = 1; part < parts; ++part)
@@ -637,18 +719,26 @@ void amx_bwd_task(const AmxView& view, const AmxBwd& a, const AmxBwdMemory& mem,
     int64_t tile = 0, end = tiles;
     while (tile < end && view.end_key(tile) <= key) ++tile;
     while (end > tile && view.first_key(end - 1) >= key + keys) --end;
-    for (; started < end; ++started) start_tile(view, a, started, mem);
     if (tile < end) {
       load_keys(view, a.k, key, block, mem.k);
       for (int64_t j = 0; j < block; j += 32)
         pack_columns(mem.k + j * dim, dim, mem.k_across + j, block * 2);
       load_keys(view, a.v, key, block, mem.v);
-    } else {  // nobody sees these keys
-      for (int64_t n = 0; n < block * dim; ++n) mem.d_k[n] = mem.d_v[n] = 0;
     }
-    for (int64_t first = tile; first < end; first += kPanel)
-      amx_bwd_panel(view, a, key, first, end - first < kPanel ? end - first : kPanel, first == tile,
-                    mem);
+    bool summed[kKeyBlock / kKeyStep] = {};
+    for (int64_t first = tile; first < end; first += kPanel) {
+      const int64_t count = std::min(end - first, kPanel);
+      for (; started < first + count; ++started) {
+        if (started + 1 < tiles) fetch_tile(view, started + 1, a.q, a.d_y, a.y);
+        start_tile(view, a, started, mem);
+      }
+      amx_bwd_panel(view, a, key, first, count, summed, mem);
+    }
+    for (int64_t u = 0; u < block / kKeyStep; ++u) {
+      if (summed[u]) continue;  // else nobody sees these keys
+      std::fill_n(mem.d_k + u * kKeyStep * dim, kKeyStep * dim, 0.0f);
+      std::fill_n(mem.d_v + u * kKeyStep * dim, kKeyStep * dim, 0.0f);
+    }
     for (int64_t n = 0; share != nullptr && n < keys * dim; ++n) {
       share[key * dim + n] = mem.d_k[n];
       share[(shape.kv_len + key) * dim + n] = mem.d_v[n];
@@ -727,7 +817,7 @@ int64_t attention_amx_bwd_scratch_bytes(const AttentionShape& shape) {
   return carve.used();
 }
 
-void attention_fwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void* scratch) {
   const AmxSplit split = amx_split(shape, num_threads());
   const AmxFwd args{q, k, v, y, lse};
@@ -741,8 +831,8 @@ void attention_fwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v
   });
 }
 
-void attention_bwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+void attention_bwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch) {
   const AmxSplit split = amx_split(shape, num_threads());
   const AmxBwd args{q, k, v, y, lse, d_y, d_q, d_k, d_v};
@@ -776,12 +866,13 @@ const char* attention_amx_why_not() { return "built without AMX"; }
 bool attention_amx_fits(const AttentionShape&) { return false; }
 int64_t attention_amx_fwd_scratch_bytes(const AttentionShape&) { return 0; }
 int64_t attention_amx_bwd_scratch_bytes(const AttentionShape&) { return 0; }
-void attention_fwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void*) {
   attention_fwd_ref(shape, q, k, v, y, lse, nullptr);
 }
-void attention_bwd_amx(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void*) {
+void attention_bwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                       void*) {
   attention_bwd_ref(shape, q, k, v, y, lse, d_y, d_q, d_k, d_v, nullptr);
 }
 

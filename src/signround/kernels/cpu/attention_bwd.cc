@@ -111,10 +111,10 @@ void pack_keys(const AttentionBwd& a, const AttentionTask& task, int64_t key, in
                const BwdTiles& tiles) {
   const int64_t dim = a.shape.head_dim, ld = padded(dim), lds = padded(kBwdKeys);
   const RowPlace at{task.sequence * a.shape.kv_len + key, task.kv_head, 0};
-  const float *k = head_of(a.k, at, dim), *v = head_of(a.v, at, dim);
+  const InRow k = head_of(a.k, at, dim), v = head_of(a.v, at, dim);
   transpose_rows(k, a.k.stride, keys, dim, tiles.k_t, lds);
   transpose_rows(v, a.v.stride, keys, dim, tiles.v_t, lds);
-  for (int64_t j = 0; j < keys; ++j) copy_row(k + j * a.k.stride, dim, tiles.k + j * ld);
+  for (int64_t j = 0; j < keys; ++j) copy_row(at_value(k, j * a.k.stride), dim, tiles.k + j * ld);
 }
 
 // d_k and d_v of a tile of keys: out, or to where the parts of the item are added up.
@@ -216,8 +216,8 @@ int64_t attention_bwd_scratch_bytes(const AttentionShape& shape) {
   return Scratch(shape, attention_split(shape, num_threads(), true), nullptr).bytes;
 }
 
-void attention_bwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny y,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+void attention_bwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch) {
   const AttentionSplit split = attention_split(shape, num_threads(), true);
   const AttentionBwd args{shape, split, q, k, v, y, lse, d_y, d_q, d_k, d_v};

@@ -136,24 +136,25 @@ void attention_fwd_task(const AttentionFwd& a, const AttentionTask& task, const 
                         const FwdState& state) {
   const AttentionShape& shape = a.shape;
   const int64_t dim = shape.head_dim, ld = padded(dim), lds = padded(kFwdKeys);
-  // A single tile of rows reads the values once only: where they are whole vectors, in place.
-  const bool copy_values = a.split.tiles_of(task.part) > 1 || dim % 16 != 0;
+  // A single tile of rows reads the values once only: where they are whole f32 vectors, in place.
+  const bool copy_values =
+      a.split.tiles_of(task.part) > 1 || dim % 16 != 0 || a.v.dtype != DType::kF32;
   const int64_t begin = task.chunk * a.split.chunk_keys;
   const int64_t end = std::min(shape.kv_len, begin + a.split.chunk_keys);
   if (a.split.chunks > 1) std::fill_n(state.m, kTileRows, kNothing);
   for (int64_t key = begin; key < end; key += kFwdKeys) {
     const int64_t keys = std::min(kFwdKeys, end - key);
-    const float* k = row_of(a.k, task.sequence * shape.kv_len + key) + task.kv_head * dim;
-    const float* v = row_of(a.v, task.sequence * shape.kv_len + key) + task.kv_head * dim;
+    const RowPlace first{task.sequence * shape.kv_len + key, task.kv_head, 0};
+    const InRow v = head_of(a.v, first, dim);
     bool packed = false;
     for (int64_t t = 0; t < a.split.tiles_of(task.part); ++t) {
       const Visible see(shape, a.split.first_row(task.part, t), a.split.rows_of_tile(task.part, t),
                         key, keys);
       if (!see.any) continue;
       if (!packed) {
-        transpose_rows(k, a.k.stride, keys, dim, tiles.k, lds);
+        transpose_rows(head_of(a.k, first, dim), a.k.stride, keys, dim, tiles.k, lds);
         for (int64_t j = 0; j < keys && copy_values; ++j)
-          copy_row(v + j * a.v.stride, dim, tiles.v + j * ld);
+          copy_row(at_value(v, j * a.v.stride), dim, tiles.v + j * ld);
         packed = true;
       }
       const bool starts = see.starts || key == begin;
@@ -162,8 +163,8 @@ void attention_fwd_task(const AttentionFwd& a, const AttentionTask& task, const 
       float* o = state.o + r * ld;
       multiply_visible(see, tiles.q + r * ld, ld, tiles.k, lds, dim, tiles.s, lds);
       softmax_tile(shape, see, tiles.s, lds, state.m + r, state.l + r * kLanes, o, ld);
-      weigh_keys(see, tiles.s, lds, copy_values ? tiles.v : v, copy_values ? ld : a.v.stride, dim,
-                 o, ld, !starts);
+      weigh_keys(see, tiles.s, lds, copy_values ? tiles.v : static_cast<const float*>(v.data),
+                 copy_values ? ld : a.v.stride, dim, o, ld, !starts);
       if (see.ends && a.split.chunks == 1) attention_fwd_finish(a, task, t, &state);
     }
   }
@@ -203,7 +204,7 @@ int64_t attention_fwd_scratch_bytes(const AttentionShape& shape) {
   return Scratch(shape, attention_split(shape, num_threads(), false), nullptr).bytes;
 }
 
-void attention_fwd_hwy(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void* scratch) {
   const AttentionSplit split = attention_split(shape, num_threads(), false);
   const AttentionFwd args{shape, split, q, k, v, y, lse};

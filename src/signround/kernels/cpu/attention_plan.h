@@ -100,7 +100,7 @@ inline RowPlace row_place(const AttentionShape& shape, const AttentionTask& task
 struct AttentionFwd {
   AttentionShape shape;
   AttentionSplit split;
-  RowsIn q, k, v;
+  RowsAny q, k, v;
   RowsOut y;
   float* lse;
 };
@@ -115,10 +115,10 @@ struct FwdState {
 struct AttentionBwd {
   AttentionShape shape;
   AttentionSplit split;
-  RowsIn q, k, v;
+  RowsAny q, k, v;
   RowsAny y;
   const float* lse;
-  RowsIn d_y;
+  RowsAny d_y;
   RowsOut d_q, d_k, d_v;
 };
 // Scratch of a thread: a tile of keys, of their scores, and the rows of a part.

@@ -1,6 +1,7 @@
 #include "signround/kernels/cpu/attention_ref.h"
 
 #include "signround/kernels/cpu/attention.h"
+#include "signround/kernels/cpu/ref.h"
 
 namespace signround::kernels {
 namespace {
@@ -12,9 +13,10 @@ struct Wide {
         rows(tokens),
         cols(heads * head_dim),
         dim(head_dim) {}
-  Wide(RowsIn in, int64_t tokens, int64_t heads, int64_t head_dim) : Wide(tokens, heads, head_dim) {
+  Wide(RowsAny in, int64_t tokens, int64_t heads, int64_t head_dim)
+      : Wide(tokens, heads, head_dim) {
     for (int64_t t = 0; t < rows; ++t)
-      std::copy_n(in.data + t * in.stride, cols, values.begin() + t * cols);
+      std::copy_n(WidenedRow(in, t, cols).data(), cols, values.begin() + t * cols);
   }
   void store(RowsOut out) const {
     if (!out) return;
@@ -35,16 +37,16 @@ struct Wide {
   int64_t rows, cols, dim;
 };
 
-Wide wide_q(const AttentionShape& s, RowsIn in) {
+Wide wide_q(const AttentionShape& s, RowsAny in) {
   return Wide(in, s.batch * s.q_len, s.heads, s.head_dim);
 }
-Wide wide_kv(const AttentionShape& s, RowsIn in) {
+Wide wide_kv(const AttentionShape& s, RowsAny in) {
   return Wide(in, s.batch * s.kv_len, s.kv_heads, s.head_dim);
 }
 
 }  // namespace
 
-void attention_fwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsOut y,
+void attention_fwd_ref(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
                        float* lse, void*) {
   Wide wide_y(shape.batch * shape.q_len, shape.heads, shape.head_dim);
   std::vector<double> wide_lse(size_t(shape.batch * shape.heads * shape.q_len));
@@ -54,8 +56,9 @@ void attention_fwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v
   if (lse != nullptr) std::copy(wide_lse.begin(), wide_lse.end(), lse);
 }
 
-void attention_bwd_ref(const AttentionShape& shape, RowsIn q, RowsIn k, RowsIn v, RowsAny,
-                       const float* lse, RowsIn d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void*) {
+void attention_bwd_ref(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny,
+                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                       void*) {
   const std::vector<double> wide_lse(lse, lse + shape.batch * shape.heads * shape.q_len);
   Wide wide_d_q(shape.batch * shape.q_len, shape.heads, shape.head_dim);
   Wide wide_d_k(shape.batch * shape.kv_len, shape.kv_heads, shape.head_dim), wide_d_v = wide_d_k;

@@ -132,19 +132,33 @@ HWY_INLINE VF exp2_nonpositive(VF x) {
 #endif
 }
 
+#if HWY_TARGET != HWY_SCALAR
+HWY_INLINE auto load_four(const float* p) { return hn::LoadU(hn::FixedTag<float, 4>(), p); }
+HWY_INLINE auto load_four(const BF16* p) {
+  const hn::FixedTag<float, 4> d4;
+  const hn::RebindToUnsigned<decltype(d4)> du4;
+  const hn::Rebind<uint16_t, decltype(d4)> du16;
+  const auto bits = hn::PromoteTo(du4, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p)));
+  return hn::BitCast(d4, hn::ShiftLeft<16>(bits));
+}
+#endif
+HWY_INLINE float widened(float v) { return v; }
+HWY_INLINE float widened(BF16 v) { return to_f32(v); }
+
 // to (columns, keys, ldt apart) = transpose of the rows of from; columns beyond `keys` are zeroed
 // up to a whole vector.
-HWY_INLINE void transpose_rows(const float* from, int64_t stride, int64_t keys, int64_t columns,
+template <class T>
+HWY_INLINE void transpose_rows(const T* from, int64_t stride, int64_t keys, int64_t columns,
                                float* to, int64_t ldt) {
   int64_t j = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, 4> d4;
   for (; j + 4 <= keys; j += 4) {
-    const float* row = from + j * stride;
+    const T* row = from + j * stride;
     int64_t c = 0;
     for (; c + 4 <= columns; c += 4) {
-      const auto r0 = hn::LoadU(d4, row + c), r1 = hn::LoadU(d4, row + stride + c);
-      const auto r2 = hn::LoadU(d4, row + 2 * stride + c), r3 = hn::LoadU(d4, row + 3 * stride + c);
+      const auto r0 = load_four(row + c), r1 = load_four(row + stride + c);
+      const auto r2 = load_four(row + 2 * stride + c), r3 = load_four(row + 3 * stride + c);
       const auto even_low = hn::InterleaveLower(d4, r0, r2),
                  odd_low = hn::InterleaveLower(d4, r1, r3);
       const auto even_high = hn::InterleaveUpper(d4, r0, r2);
@@ -156,18 +170,26 @@ HWY_INLINE void transpose_rows(const float* from, int64_t stride, int64_t keys, 
       hn::Store(hn::InterleaveUpper(d4, even_high, odd_high), d4, out + 3 * ldt);
     }
     for (; c < columns; ++c)
-      for (int64_t n = 0; n < 4; ++n) to[c * ldt + j + n] = row[n * stride + c];
+      for (int64_t n = 0; n < 4; ++n) to[c * ldt + j + n] = widened(row[n * stride + c]);
   }
 #endif
   const int64_t end = whole_vectors(keys);
   for (int64_t c = 0; c < columns; ++c)
-    for (int64_t n = j; n < end; ++n) to[c * ldt + n] = n < keys ? from[n * stride + c] : 0.0f;
+    for (int64_t n = j; n < end; ++n)
+      to[c * ldt + n] = n < keys ? widened(from[n * stride + c]) : 0.0f;
+}
+HWY_INLINE void transpose_rows(InRow from, int64_t stride, int64_t keys, int64_t columns, float* to,
+                               int64_t ldt) {
+  if (from.dtype == DType::kF32)
+    transpose_rows(static_cast<const float*>(from.data), stride, keys, columns, to, ldt);
+  else
+    transpose_rows(static_cast<const BF16*>(from.data), stride, keys, columns, to, ldt);
 }
 
 // One row into aligned memory, zeroed up to a whole vector.
-HWY_INLINE void copy_row(const float* from, int64_t columns, float* to) {
+HWY_INLINE void copy_row(InRow from, int64_t columns, float* to) {
   for_vectors(columns, [&](int64_t c, auto io)
-                           SIGNROUND_LAMBDA { hn::Store(io.load(from, c), DF(), to + c); });
+                           SIGNROUND_LAMBDA { hn::Store(load(io, from, c), DF(), to + c); });
 }
 
 HWY_INLINE void write_row(const float* from, float scale, int64_t columns, OutRow to) {
@@ -178,8 +200,8 @@ HWY_INLINE void write_row(const float* from, float scale, int64_t columns, OutRo
 }
 
 // Head `at.head` of a token, in rows of all heads.
-HWY_INLINE const float* head_of(const RowsIn& rows, const RowPlace& at, int64_t dim) {
-  return row_of(rows, at.token) + at.head * dim;
+HWY_INLINE InRow head_of(const RowsAny& rows, const RowPlace& at, int64_t dim) {
+  return at_value(row_of(rows, at.token), at.head * dim);
 }
 HWY_INLINE OutRow head_of(const RowsOut& rows, const RowPlace& at, int64_t dim) {
   return out_at(rows, at.token * rows.stride + at.head * dim);

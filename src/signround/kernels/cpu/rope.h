@@ -14,14 +14,14 @@ enum class RopeStyle : uint8_t { kHalfSplit, kInterleaved };
 
 namespace signround::kernels {
 
-// y may lie on x (f32).
+// y may lie on x of its type.
 struct Rope {
   HeadShape shape;
   int64_t rot_dim;  // even, <= shape.dim
   RopeStyle style;
   const float *cos, *sin;   // (positions, rot_dim / 2)
   int64_t offset, seq_len;  // token t stands at position offset + t % seq_len
-  RowsIn x;
+  RowsAny x;
   RowsOut y;
   bool inverse, accumulate;
 };

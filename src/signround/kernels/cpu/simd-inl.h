@@ -94,6 +94,42 @@ HWY_INLINE void store(VF v, BF16* p) {
   store_high(hn::IfThenElse(nan, quiet, rounded_to_bf16(v)), p);
 }
 
+// Two vectors of bf16 values for operations to which their order means nothing: those of even and
+// those of odd places, which need no lane moved. The bits of load and store.
+#define SIGNROUND_HAS_HALVES (HWY_TARGET != HWY_SCALAR)
+#if SIGNROUND_HAS_HALVES
+struct Halves {
+  VF even, odd;
+};
+using DHalves = hn::Repartition<uint16_t, DF>;
+HWY_INLINE Halves load_halves(const BF16* p) {
+  const DU du;
+  const auto bits = hn::BitCast(du, hn::LoadU(DHalves(), reinterpret_cast<const uint16_t*>(p)));
+  return {hn::BitCast(DF(), hn::ShiftLeft<16>(bits)),
+          hn::BitCast(DF(), hn::And(bits, hn::Set(du, 0xffff0000u)))};
+}
+HWY_INLINE Halves load_halves(const int16_t* p) {
+  const auto bits = hn::BitCast(DI(), hn::LoadU(hn::Repartition<int16_t, DF>(), p));
+  return {hn::ConvertTo(DF(), hn::ShiftRight<16>(hn::ShiftLeft<16>(bits))),
+          hn::ConvertTo(DF(), hn::ShiftRight<16>(bits))};
+}
+HWY_INLINE void store_high_halves(hn::Vec<DU> even, hn::Vec<DU> odd, BF16* p) {
+  const auto bits = hn::Or(hn::ShiftRight<16>(even), hn::And(odd, hn::Set(DU(), 0xffff0000u)));
+  hn::StoreU(hn::BitCast(DHalves(), bits), DHalves(), reinterpret_cast<uint16_t*>(p));
+}
+HWY_INLINE void store_finite_halves(Halves v, BF16* p) {
+  store_high_halves(rounded_to_bf16(v.even), rounded_to_bf16(v.odd), p);
+}
+HWY_INLINE void store_halves(Halves v, BF16* p) {
+  const DU du;
+  const auto rounded = [&](VF x) SIGNROUND_LAMBDA {
+    const auto quiet = hn::Or(hn::BitCast(du, x), hn::Set(du, 0x400000u));
+    return hn::IfThenElse(hn::RebindMask(du, hn::Eq(x, x)), rounded_to_bf16(x), quiet);
+  };
+  store_high_halves(rounded(v.even), rounded(v.odd), p);
+}
+#endif
+
 HWY_INLINE void store(VF v, F16* p) {
   const DU du;
   const DI di;
@@ -134,10 +170,11 @@ struct OutRow {
   DType dtype;
 };
 
+HWY_INLINE InRow at_value(InRow row, int64_t j) {
+  return {static_cast<const char*>(row.data) + j * (row.dtype == DType::kF32 ? 4 : 2), row.dtype};
+}
 HWY_INLINE InRow row_of(const RowsAny& rows, int64_t r) {
-  return {
-      static_cast<const char*>(rows.data) + r * rows.stride * (rows.dtype == DType::kF32 ? 4 : 2),
-      rows.dtype};
+  return at_value({rows.data, rows.dtype}, r * rows.stride);
 }
 HWY_INLINE OutRow out_at(const RowsOut& rows, int64_t offset) {
   return {static_cast<char*>(rows.data) + offset * (rows.dtype == DType::kF32 ? 4 : 2), rows.dtype};
@@ -149,6 +186,11 @@ HWY_INLINE void fetch_ahead(OutRow row, int64_t j) {
 HWY_INLINE void fetch_ahead(InRow row, int64_t j) {
   const char* at = static_cast<const char*>(row.data);
   hwy::Prefetch(at + (j + kAhead) * (row.dtype == DType::kF32 ? 4 : 2));
+}
+// A whole short row, for rows that lie apart.
+HWY_INLINE void fetch_row(InRow row, int64_t n) {
+  const char* at = static_cast<const char*>(row.data);
+  for (int64_t b = 0; b < n * (row.dtype == DType::kF32 ? 4 : 2); b += 64) hwy::Prefetch(at + b);
 }
 HWY_INLINE OutRow row_of(const RowsOut& rows, int64_t r) { return out_at(rows, r * rows.stride); }
 HWY_INLINE const float* row_of(const RowsIn& rows, int64_t r) {
