@@ -152,6 +152,34 @@ TEST(Activation, GatedMatchesDouble) {
         expect_rounded(d_wide16, d_wide, n, 2 * d);
         ASSERT_TRUE(y.guards_intact() && y16.guards_intact() && d_wide.guards_intact() &&
                     sum.guards_intact());
+        // All in bf16: as if f32 rows held the same values.
+        GuardedRows<BF16> wide_b(n, 2 * d), d_y_b(n, d), y_b(n, d), d_wide_b(n, 2 * d);
+        const auto round_into = [](GuardedRows<float>& from, int64_t cols, GuardedRows<BF16>& to) {
+          for (int64_t i = 0; i < n; ++i)
+            for (int64_t j = 0; j < cols; ++j) {
+              to.row(i)[j] = to_bf16(from.at(i, j));
+              from.row(i)[j] = to_f32(to.row(i)[j]);
+            }
+        };
+        auto wide_r = wide, d_y_r = d_y;
+        round_into(wide_r, 2 * d, wide_b);
+        round_into(d_y_r, d, d_y_b);
+        const auto second = [&](auto rows) {
+          rows.data =
+              const_cast<char*>(static_cast<const char*>(rows.data)) + d * size_of(rows.dtype);
+          return rows;
+        };
+        glu_fwd(kind, n, d, wide_b.any(), second(wide_b.any()), y_b.out());
+        glu_bwd(kind, n, d, wide_b.any(), second(wide_b.any()), d_y_b.any(), d_wide_b.out(),
+                second(d_wide_b.out()), false);
+        glu_fwd(kind, n, d, wide_r.in(), second(RowsAny(wide_r.in())), y.out());
+        glu_bwd(kind, n, d, wide_r.in(), second(RowsAny(wide_r.in())), d_y_r.in(), d_wide.out(),
+                second(d_wide.out()), false);
+        expect_rounded(y_b, y, n, d);
+        expect_rounded(d_wide_b, d_wide, n, 2 * d);
+        ASSERT_TRUE(y_b.guards_intact() && d_wide_b.guards_intact());
+        glu_fwd(kind, n, d, gate, up, y.out());
+        bwd(d_wide.out(), false);
         // In place: the gradient of the gate over the gate, of up over the incoming one; y over up.
         auto over_gate = wide;
         auto over_d_y = d_y;
