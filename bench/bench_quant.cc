@@ -105,6 +105,7 @@ void bm_step(benchmark::State& state) {
 BENCHMARK(bm_step)
     ->Name("signround_step_bf16")
     ->ArgNames({"shape", "bits", "group", "symmetry"})
+    ->Args({0, 4, 64, 0})
     ->Args({0, 4, 128, 0})
     ->Args({1, 4, 128, 0})
     ->Args({3, 4, 128, 0})

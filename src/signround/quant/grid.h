@@ -25,6 +25,7 @@
 #include <complex>
 
 #include "signround/kernels/cpu/fake_quant.h"
+#include "signround/kernels/cpu/range_step.h"
 #include "signround/kernels/cpu/scale_step.h"
 #include "signround/quant/scheme.h"
 #include "signround/tensor/dtype.h"
@@ -72,11 +73,21 @@ struct GroupGrid {
   bool zero_held = false;  // the zero point does not depend on the range
 };
 
-// The same for kernels/cpu/fake_quant.h, which rounds to q = code - zero. 0 - zero: never a
+// The same for kernels/cpu/range_step.h.
+inline kernels::RangeGridRule range_rule(const QuantScheme& scheme) {
+  const auto rule = scheme.symmetry == Symmetry::kFullRange ? kernels::RangeRule::kFullRange
+                    : scheme.symmetry == Symmetry::kAsym    ? kernels::RangeRule::kAsym
+                                                            : kernels::RangeRule::kClassic;
+  return {rule, scheme.bits, scale_limits(scheme.scale_dtype)};
+}
+
+// For kernels/cpu/fake_quant.h, which rounds to q = code - zero. 0 - zero: never a
 // negative zero.
-inline kernels::CodeGrid code_grid(const GroupGrid<float>& grid, int max_code,
-                                   bool ordinary = false) {
-  return {grid.scale, 0.0f - grid.zero, static_cast<float>(max_code) - grid.zero, ordinary};
+inline kernels::CodeGrid code_grid(float scale, float zero, int max_code, bool ordinary = false) {
+  return {scale, 0.0f - zero, static_cast<float>(max_code) - zero, ordinary};
+}
+inline kernels::CodeGrid code_grid(const GroupGrid<float>& grid, int max_code) {
+  return code_grid(grid.scale, grid.zero, max_code);
 }
 
 // The larger of two; equal ones count half each, as the derivative of torch.max has it.

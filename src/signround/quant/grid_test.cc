@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "signround/base/random.h"
+#include "signround/kernels/dispatch.h"
 #include "signround/testing/complex_step.h"
+#include "signround/testing/random.h"
 
 namespace signround {
 namespace {
@@ -193,6 +195,97 @@ TEST(GroupGrid, FlooredScaleKeepsItsSignAndIsNeverZero) {
     EXPECT_EQ(floored_scale(-1e38f, DType::kF16), -65504.0f);
   }
   EXPECT_EQ(floored_scale(-1e-30f, DType::kF16), scale_floor_of(DType::kF16));  // is -0 in F16
+}
+
+// Groups whose scale is floored, without weights below or above zero, with ends that tie, at the
+// ends of their factors; the rest at random.
+struct Ranges {
+  std::vector<float> min, max, d_scale, d_clamped, alpha, beta, alpha_buffer, beta_buffer, scale,
+      zero;
+
+  explicit Ranges(int64_t n) {
+    min = max = testing::random_normal(n, 1, 0.1);
+    for (float& v : min) v = -std::abs(v);
+    max = testing::random_normal(n, 2, 0.1);
+    for (float& v : max) v = std::abs(v);
+    d_scale = testing::random_normal(n, 3);
+    d_clamped = testing::random_normal(n, 4);
+    for (auto* factor : {&alpha, &beta}) {
+      *factor = testing::random_normal(n, factor == &alpha ? 5 : 6, 0.05);
+      for (float& v : *factor) v = std::clamp(0.97f + v, 0.0f, 1.0f);
+    }
+    alpha_buffer = testing::random_normal(n, 7);
+    beta_buffer = testing::random_normal(n, 8);
+    scale = zero = std::vector<float>(min.size(), 77.0f);
+    for (size_t k = 0; k < min.size(); ++k) {
+      if (k % 9 == 1) min[k] = max[k] = 0;
+      if (k % 9 == 2) min[k] = 0;
+      if (k % 9 == 3) max[k] = 0;
+      if (k % 9 == 4) min[k] = -max[k], alpha[k] = beta[k];
+      if (k % 9 == 5) min[k] *= 1e-6f, max[k] *= 1e-6f;
+      if (k % 9 == 6) d_scale[k] = d_clamped[k] = 0;
+      if (k % 9 == 7) min[k] = -0.0026f - 1e-6f * static_cast<float>(k), max[k] = 0;
+      if (k % 11 == 1) alpha[k] = 0, beta[k] = 1;
+    }
+  }
+
+  void step(const QuantScheme& scheme, bool momentum) {
+    kernels::range_step_hwy(range_rule(scheme), static_cast<int64_t>(min.size()), 0.01f, 0.9f,
+                            {.min = min.data(),
+                             .max = max.data(),
+                             .d_scale = d_scale.data(),
+                             .d_clamped = d_clamped.data(),
+                             .alpha = alpha.data(),
+                             .beta = beta.data(),
+                             .alpha_buffer = momentum ? alpha_buffer.data() : nullptr,
+                             .beta_buffer = momentum ? beta_buffer.data() : nullptr,
+                             .scale = scale.data(),
+                             .zero = zero.data()});
+  }
+  void step_by_definition(const QuantScheme& scheme, bool momentum) {
+    const auto move = [&](float gradient, float& factor, float& buffer) {
+      if (momentum) gradient = buffer = 0.9f * buffer + gradient;
+      factor -= gradient > 0 ? 0.01f : gradient < 0 ? -0.01f : 0.0f;
+      factor = std::clamp(factor, 0.0f, 1.0f);
+    };
+    for (size_t k = 0; k < min.size(); ++k) {
+      const GroupRange<float> range{min[k], max[k]};
+      const auto d = group_grid_bwd<float>(scheme, range, alpha[k], beta[k],
+                                           group_grid_fwd<float>(scheme, range, alpha[k], beta[k]),
+                                           d_scale[k], d_clamped[k]);
+      move(d.alpha, alpha[k], alpha_buffer[k]);
+      move(d.beta, beta[k], beta_buffer[k]);
+      const auto grid = group_grid_fwd<float>(scheme, range, alpha[k], beta[k]);
+      scale[k] = grid.scale;
+      zero[k] = grid.zero;
+    }
+  }
+};
+
+TEST_P(Grid, StepsOfManyRangesHaveTheBitsOfTheDefinition) {
+  for_each_hwy_target([&](const char* target) {
+    for (int bits : {2, 3, 4, 8})
+      for (DType dtype : {DType::kF16, DType::kBF16, DType::kF32})
+        for (int64_t n : {1, 9, 16, 200})
+          for (bool momentum : {false, true}) {
+            SCOPED_TRACE(::testing::Message() << target << " bits " << bits << " " << name_of(dtype)
+                                              << " n " << n << " momentum " << momentum);
+            QuantScheme scheme;
+            scheme.bits = bits;
+            scheme.symmetry = GetParam();
+            scheme.scale_dtype = dtype;
+            Ranges got(n), want(n);
+            for (int i = 0; i < 4; ++i) {
+              got.step(scheme, momentum);
+              want.step_by_definition(scheme, momentum);
+            }
+            EXPECT_EQ(got.alpha, want.alpha);
+            EXPECT_EQ(got.beta, want.beta);
+            EXPECT_EQ(got.scale, want.scale);
+            EXPECT_EQ(got.zero, want.zero);
+            EXPECT_EQ(got.alpha_buffer, want.alpha_buffer);
+          }
+  });
 }
 
 TEST(GridFullRange, TheLargestMagnitudeSitsOnTheLowestCodeWhateverItsSign) {

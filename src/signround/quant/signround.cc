@@ -7,6 +7,8 @@
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/fake_quant.h"
+#include "signround/kernels/cpu/range_step.h"
+#include "signround/kernels/dispatch.h"
 #include "signround/quant/grid.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/scale_tuner.h"
@@ -22,9 +24,8 @@ namespace {
 
 // What a group holds beside its parameters.
 int64_t bytes_per_group(const SignRoundOptions& options) {
-  return static_cast<int64_t>(options.scales == ScaleTuning::kFree
-                                  ? 2 * sizeof(GroupGrid<float>) + sizeof(ScaleMoments)
-                                  : sizeof(GroupRange<float>) + sizeof(GroupGrid<float>));
+  return options.scales == ScaleTuning::kFree ? 3 * 4 + static_cast<int64_t>(sizeof(ScaleMoments))
+                                              : 4 * 4;
 }
 int64_t factors_per_group(const SignRoundOptions& options) {
   return options.scales == ScaleTuning::kFree ? 1 : 2;
@@ -101,11 +102,9 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   const int64_t factors = factors_per_group(options_) * groups_all_;
   unit_ = static_cast<float>(unit_of(options_, scheme_.bits));
   w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
-  range_ =
-      Buffer(static_cast<int64_t>(free() ? sizeof(GroupGrid<float>) : sizeof(GroupRange<float>)) *
-             groups_all_);
+  range_ = Buffer((free() ? 4 : 8) * groups_all_);
   if (free()) adam_ = Buffer(static_cast<int64_t>(sizeof(ScaleMoments)) * groups_all_);
-  grid_ = Buffer(static_cast<int64_t>(sizeof(GroupGrid<float>)) * groups_all_);
+  grid_ = Buffer(8 * groups_all_);
   v_ = Buffer(2 * out_ * in_);
   factors_ = Buffer(4 * factors);
   best_factors_ = Buffer(4 * factors);
@@ -114,7 +113,7 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   std::fill_n(best_factors_.as<float>(), factors, free() ? 0.0f : 1.0f);
 
   const auto& functions = kernels::fake_quant_functions<W>();
-  auto* grid = grid_.as<GroupGrid<float>>();
+  auto* first = range_.as<float>();
   std::mutex mutex;
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     std::copy(w + begin * in_, w + end * in_, w_.as<W>() + begin * in_);
@@ -130,15 +129,15 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
       }
       ordinary &= extent.ordinary;
       const GroupRange<float> range{extent.min, extent.max};
-      grid[k] = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
+      const auto grid = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
+      scale()[k] = grid.scale;
+      zero()[k] = grid.zero;
       if (start != nullptr) {
-        grid[k].scale = floored_scale(start->scales[static_cast<size_t>(k)], scheme_.scale_dtype);
-        grid[k].zero = start->zeros[static_cast<size_t>(k)];
+        scale()[k] = floored_scale(start->scales[static_cast<size_t>(k)], scheme_.scale_dtype);
+        zero()[k] = start->zeros[static_cast<size_t>(k)];
       }
-      if (free())
-        range_.as<GroupGrid<float>>()[k] = grid[k];
-      else
-        range_.as<GroupRange<float>>()[k] = range;
+      first[k] = free() ? scale()[k] : range.min;
+      if (!free()) first[groups_all_ + k] = range.max;
     }
     const std::lock_guard lock(mutex);
     non_finite_.merge(found);
@@ -182,14 +181,14 @@ kernels::GroupGrad descend_group(const kernels::FakeQuantFunctions<W>& functions
 template <class W, class Out>
 void SignRoundSlot::write_rows(Out* weight, int64_t stride) const {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const auto* grid = grid_.as<GroupGrid<float>>();
   const int max_code = scheme_.max_code();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0, column = 0; g < groups_; ++g, column += group_) {
         const int64_t k = row * groups_ + g, at = row * in_ + column;
         write_group(functions, w_.as<W>() + at, offsets(at), std::min(group_, in_ - column),
-                    code_grid(grid[k], max_code, ordinary_), weight + row * stride + column);
+                    code_grid(scale()[k], zero()[k], max_code, ordinary_),
+                    weight + row * stride + column);
       }
     }
   });
@@ -201,49 +200,68 @@ void SignRoundSlot::write_weight(void* weight, DType dtype, int64_t stride) cons
              [&]<class W, class Out>(W, Out) { write_rows<W>(static_cast<Out*>(weight), stride); });
 }
 
+GroupRange<float> SignRoundSlot::range(int64_t k) const {
+  return {range_.as<float>()[k], range_.as<float>()[groups_all_ + k]};
+}
+
 // The grid of group k under these factors: (2, out, groups) alpha and beta, or (out, groups) log
 // factors.
 GroupGrid<float> SignRoundSlot::grid_of(int64_t k, const float* factors) const {
   if (!free())
-    return group_grid_fwd<float>(scheme_, range_.as<GroupRange<float>>()[k], factors[k],
-                                 factors[groups_all_ + k]);
-  GroupGrid<float> grid = range_.as<GroupGrid<float>>()[k];
-  const float start = grid.scale;
-  kernels::scale_step_kernel().scales(1, factors + k, &start, scale_limits(scheme_.scale_dtype),
-                                      &grid.scale);
+    return group_grid_fwd<float>(scheme_, range(k), factors[k], factors[groups_all_ + k]);
+  GroupGrid<float> grid{.zero = zero()[k]};
+  kernels::scale_step_kernel().scales(1, factors + k, range_.as<float>() + k,
+                                      scale_limits(scheme_.scale_dtype), &grid.scale);
   return grid;
 }
 
 // The free scales of groups [k, k + count). d loss / d t = scale d loss / d scale; what a scale's
 // rounding and its floor do to it is passed by, so that a scale at the floor can leave it.
 void SignRoundSlot::step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count,
-                                double lr, const kernels::GroupGrad* grads) {
+                                double lr, const float* d_scale) {
   double gradient[kBatchGroups] = {};
-  float start[kBatchGroups], scale[kBatchGroups];
-  const GroupGrid<float>* first = range_.as<GroupGrid<float>>() + k;
-  GroupGrid<float>* grid = grid_.as<GroupGrid<float>>() + k;
-  for (int64_t i = 0; i < count; ++i) {
-    gradient[i] = static_cast<double>(grads[i].scale) * static_cast<double>(grid[i].scale);
-    start[i] = first[i].scale;
-  }
+  for (int64_t i = 0; i < count; ++i)
+    gradient[i] = static_cast<double>(d_scale[i]) * static_cast<double>(scale()[k + i]);
   float* t = factors_.as<float>() + k;
   kernel.move(count, gradient, lr, adam_.as<ScaleMoments>() + k, t);
-  kernel.scales(count, t, start, scale_limits(scheme_.scale_dtype), scale);
-  for (int64_t i = 0; i < count; ++i) grid[i].scale = scale[i];
+  kernel.scales(count, t, range_.as<float>() + k, scale_limits(scheme_.scale_dtype), scale() + k);
 }
 
-// alpha, beta and the grid of group k.
-void SignRoundSlot::step_range(int64_t k, FactorStep step, const kernels::GroupGrad& grad) {
-  const GroupRange<float> range = range_.as<GroupRange<float>>()[k];
-  GroupGrid<float>& grid = grid_.as<GroupGrid<float>>()[k];
+// alpha, beta and the grid of group k: what step_ranges does, in scalars.
+void SignRoundSlot::step_range(int64_t k, FactorStep step, float d_scale, float d_clamped) {
   float& alpha = factors_.as<float>()[k];
   float& beta = factors_.as<float>()[groups_all_ + k];
-  const RangeGrad<float> d =
-      group_grid_bwd<float>(scheme_, range, alpha, beta, grid, grad.scale, grad.clamped);
+  const RangeGrad<float> d = group_grid_bwd<float>(
+      scheme_, range(k), alpha, beta, group_grid_fwd<float>(scheme_, range(k), alpha, beta),
+      d_scale, d_clamped);
   float* buffer = momentum_.bytes() == 0 ? nullptr : momentum_.as<float>() + out_ * in_ + k;
   descend_factor(d.alpha, step, alpha, buffer);
   descend_factor(d.beta, step, beta, buffer == nullptr ? nullptr : buffer + groups_all_);
-  grid = group_grid_fwd<float>(scheme_, range, alpha, beta);
+  const GroupGrid<float> grid = group_grid_fwd<float>(scheme_, range(k), alpha, beta);
+  scale()[k] = grid.scale;
+  zero()[k] = grid.zero;
+}
+
+void SignRoundSlot::step_ranges(int64_t k, int64_t count, FactorStep step, const float* d_scale,
+                                const float* d_clamped) {
+  if (kernel_forced("ref")) {
+    for (int64_t i = 0; i < count; ++i) step_range(k + i, step, d_scale[i], d_clamped[i]);
+    return;
+  }
+  const float* min = range_.as<float>() + k;
+  float* alpha = factors_.as<float>() + k;
+  float* buffer = momentum_.bytes() == 0 ? nullptr : momentum_.as<float>() + out_ * in_ + k;
+  kernels::range_step_hwy(range_rule(scheme_), count, step.lr, step.momentum,
+                          {.min = min,
+                           .max = min + groups_all_,
+                           .d_scale = d_scale,
+                           .d_clamped = d_clamped,
+                           .alpha = alpha,
+                           .beta = alpha + groups_all_,
+                           .alpha_buffer = buffer,
+                           .beta_buffer = buffer == nullptr ? nullptr : buffer + groups_all_,
+                           .scale = scale() + k,
+                           .zero = zero() + k});
 }
 
 // Of all steps together, rounded to units, what those before did not take: the sum is never wrong
@@ -274,7 +292,6 @@ template <class W, class D, class Out>
 void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay, Out* weight,
                               int64_t stride) {
   const auto& functions = kernels::fake_quant_functions<W>();
-  const GroupGrid<float>* grid = grid_.as<GroupGrid<float>>();
   const int max_code = scheme_.max_code();
   const double lr = sign_round_lr(options_, scheme_.bits);
   const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
@@ -285,36 +302,44 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
   const auto& scales = kernels::scale_step_kernel();
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
   const W* w = w_.as<W>();
+  const auto grid_at = [&](int64_t k) {
+    return code_grid(scale()[k], zero()[k], max_code, ordinary_);
+  };
   int16_t* next = next_offsets();
   float* buffer = momentum_.as<float>();
   parallel_for(out_, rows_per_thread(in_), [&](int64_t begin, int64_t end) {
-    kernels::GroupGrad grads[kBatchGroups];
-    for (int64_t row = begin; row < end; ++row) {
-      const D* d_row = d_weight + row * d_stride;
-      Out* out_row = weight + row * stride;
-      for (int64_t first = 0; first < groups_; first += batch) {
-        const int64_t last = std::min(groups_, first + batch);
-        for (int64_t g = first; g < last; ++g) {
-          const int64_t column = g * group_, at = row * in_ + column;
-          grads[g - first] =
-              descend_group(functions, w + at, d_row + column, std::min(group_, in_ - column),
-                            code_grid(grid[row * groups_ + g], max_code, ordinary_),
-                            {.v = offsets(at),
-                             .step = v_step,
-                             .next = next + at,
-                             .buffer = buffer == nullptr ? nullptr : buffer + at});
+    float d_scale[kBatchGroups], d_clamped[kBatchGroups];
+    const int64_t end_group = end * groups_;
+    for (int64_t first = begin * groups_; first < end_group; first += batch) {
+      const int64_t count = std::min(batch, end_group - first);
+      const auto for_each_group = [&](auto&& body) {  // body(k, row, column, weights)
+        int64_t row = first / groups_, column = first % groups_ * group_;
+        for (int64_t k = first; k < first + count; ++k) {
+          body(k, row, column, std::min(group_, in_ - column));
+          column += group_;
+          if (column >= in_) column = 0, ++row;
         }
-        if (options_.minmax_tuning && free())
-          step_scales(scales, row * groups_ + first, last - first, scale_lr, grads);
-        else if (options_.minmax_tuning)
-          for (int64_t g = first; g < last; ++g)
-            step_range(row * groups_ + g, factor_step, grads[g - first]);
-        for (int64_t g = first; g < last; ++g) {
-          const int64_t column = g * group_, at = row * in_ + column;
-          write_group(functions, w + at, {next + at, unit_}, std::min(group_, in_ - column),
-                      code_grid(grid[row * groups_ + g], max_code, ordinary_), out_row + column);
-        }
-      }
+      };
+      for_each_group([&](int64_t k, int64_t row, int64_t column, int64_t n) {
+        const int64_t at = row * in_ + column;
+        const auto [of_scale, of_clamped] =
+            descend_group(functions, w + at, d_weight + row * d_stride + column, n, grid_at(k),
+                          {.v = offsets(at),
+                           .step = v_step,
+                           .next = next + at,
+                           .buffer = buffer == nullptr ? nullptr : buffer + at});
+        d_scale[k - first] = of_scale;
+        d_clamped[k - first] = of_clamped;
+      });
+      if (options_.minmax_tuning && free())
+        step_scales(scales, first, count, scale_lr, d_scale);
+      else if (options_.minmax_tuning)
+        step_ranges(first, count, factor_step, d_scale, d_clamped);
+      for_each_group([&](int64_t k, int64_t row, int64_t column, int64_t n) {
+        const int64_t at = row * in_ + column;
+        write_group(functions, w + at, {next + at, unit_}, n, grid_at(k),
+                    weight + row * stride + column);
+      });
     }
   });
 }
@@ -342,8 +367,11 @@ void SignRoundSlot::restart() {
   leave_best();
   std::fill_n(v_.as<int16_t>(), out_ * in_, int16_t{0});
   std::fill_n(factors_.as<float>(), factors_.bytes() / 4, free() ? 0.0f : 1.0f);
-  for (int64_t k = 0; k < groups_all_; ++k)
-    grid_.as<GroupGrid<float>>()[k] = grid_of(k, factors_.as<float>());
+  for (int64_t k = 0; k < groups_all_; ++k) {
+    const GroupGrid<float> grid = grid_of(k, factors_.as<float>());
+    scale()[k] = grid.scale;
+    zero()[k] = grid.zero;
+  }
   if (free()) std::fill_n(adam_.as<ScaleMoments>(), groups_all_, ScaleMoments{});
   std::fill_n(momentum_.as<float>(), momentum_.bytes() / 4, 0.0f);
   steps_ = 0;

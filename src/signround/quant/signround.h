@@ -27,6 +27,8 @@ enum class ScaleTuning : uint8_t {
 };
 
 template <class T>
+struct GroupRange;
+template <class T>
 struct GroupGrid;
 struct FactorStep;
 
@@ -82,6 +84,11 @@ class SignRoundSlot : public WeightSlot {
   template <class W>
   void adopt(const W* w, const QuantizedLinear* start);
   bool free() const { return options_.scales == ScaleTuning::kFree; }
+  float* scale() { return grid_.as<float>(); }
+  float* zero() { return scale() + groups_all_; }
+  const float* scale() const { return grid_.as<float>(); }
+  const float* zero() const { return scale() + groups_all_; }
+  GroupRange<float> range(int64_t k) const;
   GroupGrid<float> grid_of(int64_t k, const float* factors) const;
   kernels::Offsets offsets(int64_t at) const { return {v_.as<int16_t>() + at, unit_}; }
   int units_of_step(double lr);
@@ -91,9 +98,11 @@ class SignRoundSlot : public WeightSlot {
   void write_rows(Out* weight, int64_t stride) const;
   template <class W, class D, class Out>
   void step_rows(const D* d_weight, int64_t d_stride, double decay, Out* weight, int64_t stride);
-  void step_range(int64_t k, FactorStep step, const kernels::GroupGrad& grad);
+  void step_range(int64_t k, FactorStep step, float d_scale, float d_clamped);
+  void step_ranges(int64_t k, int64_t count, FactorStep step, const float* d_scale,
+                   const float* d_clamped);
   void step_scales(const kernels::ScaleStepKernel& kernel, int64_t k, int64_t count, double lr,
-                   const kernels::GroupGrad* grads);
+                   const float* d_scale);
   template <class Body>
   void with_types(DType dtype, Body&& body) const;
   template <class W>
@@ -105,9 +114,9 @@ class SignRoundSlot : public WeightSlot {
   DType w_dtype_;
   Buffer w_;              // (out, in) in w_dtype_
   bool ordinary_ = true;  // all weights are kernels::Extent::ordinary
-  Buffer
-      range_;  // (out, groups) GroupRange<float>; of free scales: the GroupGrid<float> of the start
-  Buffer grid_;  // (out, groups) GroupGrid<float> of the current parameters
+  Buffer range_;  // (2, out, groups) f32: smallest and largest weight; of free scales: those of the
+                  // start, (out, groups)
+  Buffer grid_;   // (2, out, groups) f32: scale and zero point of the current parameters
   float unit_;
   Buffer v_;        // (out, in) int16_t, in units
   Buffer factors_;  // f32: alpha, then beta, or the log factors

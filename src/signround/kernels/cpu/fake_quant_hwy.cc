@@ -143,12 +143,37 @@ HWY_ATTR void codes(const W* w, Offsets v, int64_t n, CodeGrid grid, float zero,
   for (int64_t i = 0; j + i < n; ++i) out[j + i] = last[i];
 }
 
+// Pairs of vectors from the first weight on; where they end.
+template <bool kOrdinary, class W, class Out>
+HWY_INLINE int64_t write_halves(const W*, const Offsets&, int64_t, const VectorGrid&, Out*) {
+  return 0;
+}
+#if SIGNROUND_HAS_HALVES
+template <bool kOrdinary>
+HWY_INLINE int64_t write_halves(const BF16* w, const Offsets& v, int64_t n, const VectorGrid& g,
+                                BF16* out) {
+  if (v.data == nullptr) return 0;
+  const VF unit = set(v.unit);
+  const auto weight = [&](VF x, VF offset) SIGNROUND_LAMBDA {
+    const VF q = clamped(rounded(quotient<kOrdinary>(x, g), hn::Mul(unit, offset)), g);
+    return hn::Mul(g.scale, q);
+  };
+  int64_t j = 0;
+  for (; j + 2 * lanes() <= n; j += 2 * lanes()) {
+    fetch_ahead(out + j);
+    const Halves x = load_halves(w + j), offset = load_halves(v.data + j);
+    store_finite_halves({weight(x.even, offset.even), weight(x.odd, offset.odd)}, out + j);
+  }
+  return j;
+}
+#endif
+
 template <bool kOrdinary, class W, class Out>
 HWY_INLINE void write_group(const W* w, const Offsets& v, int64_t n, const CodeGrid& grid,
                             Out* out) {
   const VectorGrid g = vectors_of(grid);
   const int64_t step = lanes();
-  int64_t j = 0;
+  int64_t j = write_halves<kOrdinary>(w, v, n, g, out);
   for (; j + step <= n; j += step) {
     fetch_ahead(out + j);
     store_finite(hn::Mul(g.scale, quantized<kOrdinary>(Full{}, w, v, j, g)), out + j);
@@ -188,10 +213,9 @@ HWY_INLINE void descend_vector(const Io& io, const GroupDescent<W, D>& a, int64_
   const auto inside = hn::Eq(q, r);
   const VF d = io.load(a.d_w, j);
   // ref: d_scale += d_w * (q - (inside ? x : 0))     clamped += inside ? 0 : d_w
-  const VF d_scale = hn::Mul(d, hn::Sub(q, hn::IfThenElseZero(inside, x)));
-  add_at(d_scale, scale_sums, 0);
-  const VF outside = hn::IfThenZeroElse(inside, d);
-  add_at(outside, clamped_sums, 0);
+  add_at(hn::Mul(d, hn::IfThenElse(inside, hn::Sub(q, x), q)), scale_sums, 0);
+  const VF clamped_sum = hn::Load(DF(), clamped_sums);
+  hn::Store(hn::IfThenElse(inside, clamped_sum, hn::Add(clamped_sum, d)), DF(), clamped_sums);
   // ref: d_v = inside ? d_w * scale : 0, and with momentum: d_v = buffer = momentum * buffer + d_v
   VF d_v = hn::IfThenElseZero(inside, hn::Mul(d, g.scale));
   if constexpr (kMomentum) {
@@ -199,9 +223,10 @@ HWY_INLINE void descend_vector(const Io& io, const GroupDescent<W, D>& a, int64_
     io.store(d_v, a.buffer, j);
   }
   // ref: v -= d_v > 0 ? units : d_v < 0 ? -units : 0
-  const auto down = hn::IfThenElseZero(hn::RebindMask(DI(), hn::Gt(d_v, set(0))), a.units);
-  const auto up = hn::IfThenElseZero(hn::RebindMask(DI(), hn::Lt(d_v, set(0))), a.units);
-  io.store_int(hn::Add(hn::Sub(v, down), up), a.next, j);
+  const auto down = hn::RebindMask(DI(), hn::Gt(d_v, set(0)));
+  const auto up = hn::RebindMask(DI(), hn::Lt(d_v, set(0)));
+  const auto lower = hn::IfThenElse(down, hn::Sub(v, a.units), v);
+  io.store_int(hn::IfThenElse(up, hn::Add(lower, a.units), lower), a.next, j);
 }
 
 template <bool kMomentum, bool kOrdinary, class W, class D>

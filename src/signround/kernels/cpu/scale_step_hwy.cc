@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "signround/kernels/cpu/rounded_scale-inl.h"
 #include "signround/kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,24 +42,8 @@ HWY_INLINE void adam(const double* gradient, double lr, ScaleMoments* moments, f
                         &moments->mean);
 }
 
-HWY_INLINE VF rounded(VF scale, DType dtype) {
-  HWY_ALIGN F16 half[hn::MaxLanes(DF())];
-  HWY_ALIGN BF16 brain[hn::MaxLanes(DF())];
-  float largest = 0x1.fffffep127f;
-  if (dtype == DType::kF16) {
-    store(scale, half);
-    scale = load(half);
-    largest = 65504.0f;
-  } else if (dtype == DType::kBF16) {
-    store(scale, brain);
-    scale = load(brain);
-    largest = 0x1.fep127f;
-  }
-  return hn::Min(hn::Max(scale, set(-largest)), set(largest));
-}
-
 HWY_INLINE VF scale_of(VF t, VF start, const ScaleLimits& limits) {
-  const VF value = rounded(hn::Mul(start, hn::Exp(DF(), t)), limits.dtype);
+  const VF value = rounded_scale(hn::Mul(start, hn::Exp(DF(), t)), limits.dtype);
   const VF floored =
       hn::CopySign(hn::Max(hn::Abs(value), set(limits.smallest)), hn::Add(value, set(0)));
   return hn::IfThenElse(hn::Eq(t, set(0)), start, floored);
