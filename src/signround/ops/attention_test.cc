@@ -113,9 +113,10 @@ double dot(const double* a, const double* b, int64_t n, bool absolute = false) {
 // u is the rounding of what is multiplied, 2^-9 for bf16: each side of a product has it, so that a
 // term x y moves by both = (1 + u)^2 - 1. It adds to e_s both scale sum |q_d k_d|, to e_p both sum
 // |d_y_d v_d|, and to the terms of y, d_v, d_k and d_q both of themselves, on top of their own
-// error. With it r is no longer small against 1: P moves by e^r - 1.
+// error. With it r is no longer small against 1: P moves by e^r - 1. A kernel that rounds so may
+// also be off by 2^-18 in 2^x, which moves P twice, once through the sum.
 Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps = 0, double u = 0) {
-  const double both = (1 + u) * (1 + u) - 1;
+  const double both = (1 + u) * (1 + u) - 1, exp2_eps = u > 0 ? 2 * 0x1p-18 : 0;
   const Tensors<double> t{Rows<double>(f.q), Rows<double>(f.k), Rows<double>(f.v),
                           Rows<double>(f.d_y)};
   const int64_t dim = s.head_dim, n_sum = s.kv_len + s.q_len * s.group();
@@ -150,7 +151,7 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
           top_score = std::max(top_score, std::abs(score[j]));
         }
         const double shared =
-            top + kEps * (4 * top_score + 4 * std::abs(e.lse[flat]) + double(n) + 8);
+            top + kEps * (4 * top_score + 4 * std::abs(e.lse[flat]) + double(n) + 8) + exp2_eps;
         e.lse_tol[flat] = shared;
         for (int64_t j = 0; j < n; ++j) {
           const double* v = t.v.heads()(kv_row + j, g);

@@ -343,20 +343,18 @@ void pack_columns(const uint16_t* rows, int64_t dim, uint16_t* to, int64_t line)
   }
 }
 
-// 2^x for x <= 0, off by less than 1 ulp; 0 below -126, NaN for NaN: see attention_tile-inl.h. The
-// lanes below -126 are left out: results below normal numbers take 100 times as long.
+// 2^x for x <= 0, off by less than 2^-18, where what it becomes keeps 2^-9; 0 below -126, NaN for
+// NaN. 2^x = 2^floor(x) 2^f with f in [0, 1), and our own minimax fit of 2^f whose value at 0 is 1.
+// The lanes below -126 are left out: results below normal numbers take 100 times as long.
 __m512 exp2_nonpositive(__m512 x) {
   const __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126), _CMP_NLT_UQ);
-  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 f = _mm512_sub_ps(x, n);
-  __m512 p = _mm512_set1_ps(0x1.41d334p-13f);
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.5f456ap-10f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3b2dbcp-7f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6aed4p-5f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebfbdap-3f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e43p-1f));
+  const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 p = _mm512_set1_ps(0x1.b7f734p-7f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.abf868p-5f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ee2452p-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62d6c6p-1f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-  return _mm512_maskz_scalef_ps(normal, p, n);
+  return _mm512_maskz_scalef_ps(normal, p, x);
 }
 
 // Which keys the 32 rows of a tile see: [first, end) of each; rows that do not exist see none.
