@@ -86,13 +86,14 @@ HWY_INLINE void store_high(hn::Vec<DU> bits, BF16* p) {
 HWY_INLINE void store_finite(VF v, float* p) { store(v, p); }
 HWY_INLINE void store_finite(VF v, BF16* p) { store_high(rounded_to_bf16(v), p); }
 
-HWY_INLINE void store(VF v, BF16* p) {
+// The same, and a quiet NaN for NaN.
+HWY_INLINE hn::Vec<DU> rounded_or_nan(VF v) {
   const DU du;
   const auto quiet = hn::Or(hn::BitCast(du, v), hn::Set(du, 0x400000u));
   // Not Ne: with AVX, Highway 1.0 says that a NaN does not differ from itself.
-  const auto nan = hn::Not(hn::RebindMask(du, hn::Eq(v, v)));
-  store_high(hn::IfThenElse(nan, quiet, rounded_to_bf16(v)), p);
+  return hn::IfThenElse(hn::RebindMask(du, hn::Eq(v, v)), rounded_to_bf16(v), quiet);
 }
+HWY_INLINE void store(VF v, BF16* p) { store_high(rounded_or_nan(v), p); }
 
 // Two vectors of bf16 values for operations to which their order means nothing: those of even and
 // those of odd places, which need no lane moved. The bits of load and store.
@@ -121,12 +122,7 @@ HWY_INLINE void store_finite_halves(Halves v, BF16* p) {
   store_high_halves(rounded_to_bf16(v.even), rounded_to_bf16(v.odd), p);
 }
 HWY_INLINE void store_halves(Halves v, BF16* p) {
-  const DU du;
-  const auto rounded = [&](VF x) SIGNROUND_LAMBDA {
-    const auto quiet = hn::Or(hn::BitCast(du, x), hn::Set(du, 0x400000u));
-    return hn::IfThenElse(hn::RebindMask(du, hn::Eq(x, x)), rounded_to_bf16(x), quiet);
-  };
-  store_high_halves(rounded(v.even), rounded(v.odd), p);
+  store_high_halves(rounded_or_nan(v.even), rounded_or_nan(v.odd), p);
 }
 #endif
 
