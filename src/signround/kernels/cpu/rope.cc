@@ -59,21 +59,19 @@ HWY_INLINE void interleaved(InRow x, const float* cos, const float* sin, VF sign
   });
 }
 
-// All heads of a token, pairs half a head apart, x and y of one type: as half_split, but what the
-// type is was asked once.
+// All heads of a token in place, pairs half a head apart: as half_split, but what their type is was
+// asked once.
 template <class T>
-HWY_INLINE void half_split_heads(const Rope& a, const T* x, const float* cos, const float* sin,
-                                 T* y) {
+HWY_INLINE void half_split_in_place(const Rope& a, const float* cos, const float* sin, T* row) {
   const int64_t half = a.rot_dim / 2, dim = a.shape.dim, heads = a.shape.heads;
   const VF sign = set(a.inverse ? -1.0f : 1.0f);
   for_vectors(half, [&](int64_t p, auto io) SIGNROUND_LAMBDA {
     const VF c = io.load(cos, p), s = hn::Mul(io.load(sin, p), sign);
     for (int64_t h = 0; h < heads; ++h) {
-      const T* from = x + h * dim + p;
-      T* to = y + h * dim + p;
-      const Turned t = turn(io.load(from, 0), io.load(from, half), c, s);
-      io.store(t.a, to, 0);
-      io.store(t.b, to, half);
+      T* at = row + h * dim + p;
+      const Turned t = turn(io.load(at, 0), io.load(at, half), c, s);
+      io.store(t.a, at, 0);
+      io.store(t.b, at, half);
     }
   });
 }
@@ -81,20 +79,17 @@ HWY_INLINE void half_split_heads(const Rope& a, const T* x, const float* cos, co
 void rope(const Rope& a, int64_t begin, int64_t end) {
   const int64_t half = a.rot_dim / 2, dim = a.shape.dim;
   const VF sign = set(a.inverse ? -1.0f : 1.0f);
-  const bool in_place = a.y.data == a.x.data && a.y.dtype == a.x.dtype && !a.accumulate &&
+  const bool in_place = a.y.data == a.x.data && a.y.dtype == a.x.dtype &&
+                        a.y.stride == a.x.stride && !a.accumulate &&
                         a.style == RopeStyle::kHalfSplit;
   for (int64_t t = begin; t < end; ++t) {
     const int64_t position = a.offset + t % a.seq_len;
     const float *cos = a.cos + position * half, *sin = a.sin + position * half;
     if (t + kRowsAhead < end) fetch_row(row_of(a.x, t + kRowsAhead), a.shape.cols());
-    if (in_place && a.x.dtype == DType::kF32) {
-      half_split_heads(a, static_cast<const float*>(row_of(a.x, t).data), cos, sin,
-                       static_cast<float*>(row_of(a.y, t).data));
-      continue;
-    }
-    if (in_place && a.x.dtype == DType::kBF16) {
-      half_split_heads(a, static_cast<const BF16*>(row_of(a.x, t).data), cos, sin,
-                       static_cast<BF16*>(row_of(a.y, t).data));
+    if (in_place) {
+      void* row = row_of(a.y, t).data;
+      a.y.dtype == DType::kF32 ? half_split_in_place(a, cos, sin, static_cast<float*>(row))
+                               : half_split_in_place(a, cos, sin, static_cast<BF16*>(row));
       continue;
     }
     for (int64_t h = 0; h < a.shape.heads; ++h) {
