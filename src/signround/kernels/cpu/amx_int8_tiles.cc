@@ -173,6 +173,8 @@ SIGNROUND_AMX_INT8 void multiply(const Int8Tile& tile) noexcept {
     _tile_zero(3);
   }
   const int8_t *a = tile.a, *b = tile.b;
+  const auto *ahead_a = static_cast<const char*>(tile.ahead_a.line),
+             *ahead_b = static_cast<const char*>(tile.ahead_b.line);
   for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step) {
     const int8_t* ahead = step + kAhead < tile.depth
                               ? b + kAhead * kInt8Step
@@ -187,7 +189,11 @@ SIGNROUND_AMX_INT8 void multiply(const Int8Tile& tile) noexcept {
     _tile_dpbssd(1, 4, 7);
     _tile_loadd(5, a + kInt8Step / 2, 64);
     fetch_quarter(ahead, 3);
+    fetch_lines(ahead_a, tile.ahead_a.row);
+    ahead_a += tile.ahead_a.step;
     _tile_dpbssd(2, 5, 6);
+    fetch_lines(ahead_b, tile.ahead_b.row);
+    ahead_b += tile.ahead_b.step;
     _tile_dpbssd(3, 5, 7);
   }
   _tile_stored(0, tile.sums, kRow);

@@ -27,8 +27,10 @@ void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float
 // sums (32, 32) = A * B over `depth` tiles along k, plus those at `from` unless it is null. Between
 // start() and stop(). Products of 8 bits along kInt8StepValues of k stay below 2^27.
 struct Int8Tile {
-  const int8_t *a, *b;   // packed
-  const int8_t* next_b;  // what the next product will read, to be fetched ahead
+  const int8_t *a, *b;  // packed
+  const int8_t*
+      next_b;  // what the next product will read, to be fetched ahead into the first cache
+  Ahead ahead_a = {}, ahead_b = {};
   int64_t depth;
   const int32_t* from;  // may be sums
   int32_t* sums;

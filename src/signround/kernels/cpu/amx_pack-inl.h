@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "signround/kernels/cpu/amx_tiles.h"
+
 // GCC 12 takes the undefined lanes inside its own intrinsics for a mistake of their callers.
 #ifndef __clang__
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -55,6 +57,11 @@ inline uint64_t lanes(int64_t n, int of) {
 inline __attribute__((always_inline)) void fetch_quarter(const void* step, int quarter) {
   for (int line = 8 * quarter; line < 8 * (quarter + 1); ++line)
     _mm_prefetch(static_cast<const char*>(step) + 64 * line, _MM_HINT_T0);
+}
+
+// Into the second cache: kLinesAhead lines.
+inline __attribute__((always_inline)) void fetch_lines(const char* line, int64_t row) {
+  for (int i = 0; i < kLinesAhead; ++i) _mm_prefetch(line + i * row, _MM_HINT_T1);
 }
 
 }  // namespace signround::kernels::amx

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/amx_tiles.h"
@@ -62,19 +63,66 @@ void for_each_share(const Split& split, int64_t panels_m, int64_t panels_n, Body
 
 // A share is computed block of C by block: so many panels of A and, in about equal parts, of B. For
 // a piece of k (of `piece` tiles at most) a block's panels stay in the second cache, and one of A
-// in the first, for which B passes through it, fetched kAhead tiles ahead.
-constexpr int64_t kBlockRows = 8, kBlockColumns = 20, kAhead = 2;
+// in the first, for which B passes through it, fetched kAhead tiles ahead. Blocks are as wide as
+// they may be where the second cache holds all of k of their B from block to block (at most
+// kShortDepth tiles), or where A is packed anew for each part of B; else narrower, so that it holds
+// the next piece too.
+constexpr int64_t kBlockRows = 8, kBlockColumns = 20, kNarrowColumns = 12, kShortDepth = 24,
+                  kAhead = 2;
 constexpr int64_t kBlockSums = kBlockRows * kBlockColumns * kPanel * kPanel;
 
-template <class Block>  // block(m0, m1, n0, n1, k0, k1) in panels and tiles
-void for_each_block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t depth, int64_t piece,
-                    Block&& block) {
-  const int64_t parts = up(n1 - n0, kBlockColumns), pieces = up(depth, piece);
+// Panels of A [m0, m1) and of B [n0, n1), tiles [k0, k1) along k.
+struct Piece {
+  int64_t m0, m1, n0, n1, k0, k1;
+};
+
+template <class Body>  // body(piece, next): next is the one after it, or the same where it is last
+void for_each_piece(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t columns, int64_t depth,
+                    int64_t piece, Body&& body) {
+  const int64_t parts = up(n1 - n0, columns), pieces = up(depth, piece);
+  std::optional<Piece> before;
   for (int64_t part = 0; part < parts; ++part)
     for (int64_t m = m0; m < m1; m += kBlockRows)
-      for (int64_t p = 0; p < pieces; ++p)
-        block(m, std::min(m1, m + kBlockRows), n0 + (n1 - n0) * part / parts,
-              n0 + (n1 - n0) * (part + 1) / parts, depth * p / pieces, depth * (p + 1) / pieces);
+      for (int64_t p = 0; p < pieces; ++p) {
+        const Piece now{m,
+                        std::min(m1, m + kBlockRows),
+                        n0 + (n1 - n0) * part / parts,
+                        n0 + (n1 - n0) * (part + 1) / parts,
+                        depth * p / pieces,
+                        depth * (p + 1) / pieces};
+        if (before) body(*before, now);
+        before = now;
+      }
+  if (before) body(*before, *before);
+}
+
+// The 32 lines that a panel's tile of depth is made from: those of panel 0 and tile 0, and how many
+// bytes it is from line to line, from tile to tile and from panel to panel.
+struct Lines {
+  const void* first;
+  int64_t row, step, panel;
+};
+inline Lines packed_lines(const void* panels, int64_t bytes) {
+  return {panels, 64, kStep * int64_t{sizeof(BF16)}, bytes};
+}
+
+// Of a panel's lines, from tile k on, what part `part` of `parts` fetches: all of them where there
+// are 8 parts or more.
+inline Ahead ahead(const Lines& lines, int64_t panel, int64_t k, int64_t part, int64_t parts) {
+  const int64_t line = std::min(kPanel * part / parts, kPanel - kLinesAhead);
+  return {static_cast<const char*>(lines.first) + panel * lines.panel + k * lines.step +
+              line * lines.row,
+          lines.row, lines.step};
+}
+// The product of panels i and j of a piece fetches its share of those that take their places in the
+// next one: together the piece's products fetch all of it.
+inline Ahead of_next_a(const Lines& a, const Piece& now, const Piece& next, int64_t i, int64_t j) {
+  return ahead(a, std::min(next.m0 + i - now.m0, next.m1 - 1), next.k0, j - now.n0,
+               now.n1 - now.n0);
+}
+inline Ahead of_next_b(const Lines& b, const Piece& now, const Piece& next, int64_t i, int64_t j) {
+  return ahead(b, std::min(next.n0 + j - now.n0, next.n1 - 1), next.k0, i - now.m0,
+               now.m1 - now.m0);
 }
 
 // Whether C can be, and should be, stored past the caches.

@@ -34,35 +34,75 @@ const char* find_why_not() noexcept {
   return nullptr;
 }
 
-// One tile: 16 of the outer index from o, 32 of k from k. As k pairs times outer (a tile of B) or
-// as outer times k (a tile of A); the memory's own order decides which of them is a transposition
-// of 16 x 16 pairs. Memory is asked for 16 rows, or two tiles, ahead: a core's own prefetching does
-// not follow that many rows side by side.
-template <bool kMajor, bool kOuterFirst>
+// How far ahead memory is asked for: a core's own prefetching does not follow that many rows side
+// by side.
+constexpr int64_t kRowsAhead = 32, kValuesAhead = 2 * kDepth;
+
+// Rows k and k + 1 of a k-major operand, 32 values from o on; zero beyond its end.
+struct PairOfRows {
+  __m512i first, second;
+};
+SIGNROUND_AVX512 inline __attribute__((always_inline)) PairOfRows load_pair(const Operand& x,
+                                                                            int64_t k,
+                                                                            const BF16* row,
+                                                                            __mmask32 wanted) {
+  return {_mm512_maskz_loadu_epi16(k < x.k ? wanted : __mmask32(0), row),
+          _mm512_maskz_loadu_epi16(k + 1 < x.k ? wanted : __mmask32(0), row + x.stride)};
+}
+
+// A panel's tiles of one depth from k-major memory. Interleaving two rows gives pairs of values of
+// k, those of columns 0 to 3 of every 8 or those of 4 to 7.
+template <bool kOuterFirst>
+SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_rows(const Operand& x, int64_t o,
+                                                                      int64_t k, BF16* out) {
+  const auto wanted = static_cast<__mmask32>(lanes(x.outer - o, 32));
+  const BF16* rows = x.data + k * x.stride + o;
+  const int64_t stride = x.stride;
+  if constexpr (kOuterFirst) {  // 16 x 16 pairs transposed: twice, since registers hold no more
+    __m512i r[16];
+    for (int i = 0; i < 16; ++i) {
+      const BF16* row = rows + 2 * i * stride;
+      __builtin_prefetch(row + kRowsAhead * stride);
+      __builtin_prefetch(row + (kRowsAhead + 1) * stride);
+      const PairOfRows p = load_pair(x, k + 2 * i, row, wanted);
+      r[i] = _mm512_unpacklo_epi16(p.first, p.second);
+    }
+    transpose(r);
+    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + (i / 4 * 8 + i % 4) * kDepth, r[i]);
+    for (int i = 0; i < 16; ++i) {
+      const PairOfRows p = load_pair(x, k + 2 * i, rows + 2 * i * stride, wanted);
+      r[i] = _mm512_unpackhi_epi16(p.first, p.second);
+    }
+    transpose(r);
+    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + (i / 4 * 8 + 4 + i % 4) * kDepth, r[i]);
+  } else {
+    const __m512i left = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                  right = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    for (int i = 0; i < 16; ++i) {
+      const BF16* row = rows + 2 * i * stride;
+      __builtin_prefetch(row + kRowsAhead * stride);
+      __builtin_prefetch(row + (kRowsAhead + 1) * stride);
+      const PairOfRows p = load_pair(x, k + 2 * i, row, wanted);
+      const __m512i low = _mm512_unpacklo_epi16(p.first, p.second),
+                    high = _mm512_unpackhi_epi16(p.first, p.second);
+      _mm512_storeu_si512(out + i * kDepth, _mm512_permutex2var_epi64(low, left, high));
+      _mm512_storeu_si512(out + (16 + i) * kDepth, _mm512_permutex2var_epi64(low, right, high));
+    }
+  }
+}
+
+// One tile from memory whose rows are of the outer index: 16 of them from o, 32 values of k.
+template <bool kOuterFirst>
 SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Operand& x, int64_t o,
                                                                       int64_t k, BF16* out) {
   __m512i r[16];
-  if constexpr (kMajor) {  // rows of memory are values of k: two of them make the pairs
-    const auto wanted = static_cast<__mmask16>(lanes(x.outer - o, 16));
-    const BF16* row = x.data + k * x.stride + o;
-    for (int i = 0; i < 16; ++i, row += 2 * x.stride) {
-      __builtin_prefetch(row + 16 * x.stride);
-      __builtin_prefetch(row + 17 * x.stride);
-      const auto first = k + 2 * i < x.k ? wanted : __mmask16(0);
-      const auto second = k + 2 * i + 1 < x.k ? wanted : __mmask16(0);
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, row)),
-                    high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, row + x.stride));
-      r[i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-    }
-  } else {
-    const auto wanted = static_cast<__mmask32>(lanes(x.k - k, 32));
-    const BF16* row = x.data + o * x.stride + k;
-    for (int i = 0; i < 16; ++i, row += x.stride) {
-      __builtin_prefetch(row + 2 * kDepth);
-      r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
-    }
+  const auto wanted = static_cast<__mmask32>(lanes(x.k - k, 32));
+  const BF16* row = x.data + o * x.stride + k;
+  for (int i = 0; i < 16; ++i, row += x.stride) {
+    __builtin_prefetch(row + kValuesAhead);
+    r[i] = _mm512_maskz_loadu_epi16(o + i < x.outer ? wanted : __mmask32(0), row);
   }
-  if constexpr (kMajor == kOuterFirst) transpose(r);
+  if constexpr (!kOuterFirst) transpose(r);
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kDepth, r[i]);
 }
 
@@ -70,17 +110,18 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void pack_tile(const Oper
 template <bool kMajor, bool kOuterFirst>
 SIGNROUND_AVX512 void pack(const Operand& x, int64_t begin, int64_t end, BF16* out) {
   const int64_t depth = (x.k + kDepth - 1) / kDepth;
-  const auto pack_step = [&](int64_t panel, int64_t step) SIGNROUND_AVX512 {
-    BF16* to = out + (panel * depth + step) * kStep;
-    pack_tile<kMajor, kOuterFirst>(x, panel * kPanel, step * kDepth, to);
-    pack_tile<kMajor, kOuterFirst>(x, panel * kPanel + 16, step * kDepth, to + kStep / 2);
-  };
   if constexpr (kMajor) {
     for (int64_t step = 0; step < depth; ++step)
-      for (int64_t panel = begin; panel < end; ++panel) pack_step(panel, step);
+      for (int64_t panel = begin; panel < end; ++panel)
+        pack_rows<kOuterFirst>(x, panel * kPanel, step * kDepth,
+                               out + (panel * depth + step) * kStep);
   } else {
     for (int64_t panel = begin; panel < end; ++panel)
-      for (int64_t step = 0; step < depth; ++step) pack_step(panel, step);
+      for (int64_t step = 0; step < depth; ++step) {
+        BF16* to = out + (panel * depth + step) * kStep;
+        pack_tile<kOuterFirst>(x, panel * kPanel, step * kDepth, to);
+        pack_tile<kOuterFirst>(x, panel * kPanel + 16, step * kDepth, to + kStep / 2);
+      }
   }
 }
 
@@ -115,6 +156,41 @@ SIGNROUND_AMX void stop() noexcept {
 }
 
 // Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
+template <bool kFetches>
+SIGNROUND_AMX inline __attribute__((always_inline)) void multiply_steps(const Tile& tile) {
+  const bool packed = tile.a_stride == 0;
+  const int64_t a_row = packed ? 64 : tile.a_stride * 2, a_step = packed ? kStep : kDepth,
+                a_half = packed ? kStep / 2 : 16 * tile.a_stride;
+  const BF16 *a = tile.a, *b = tile.b;
+  const auto *ahead_a = static_cast<const char*>(tile.ahead_a.line),
+             *ahead_b = static_cast<const char*>(tile.ahead_b.line);
+  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep) {
+    const BF16* ahead = step + kAhead < tile.depth
+                            ? b + kAhead * kStep
+                            : tile.next_b + (step + kAhead - tile.depth) * kStep;
+    _tile_loadd(6, b, 64);
+    fetch_quarter(ahead, 0);
+    _tile_loadd(4, a, a_row);
+    fetch_quarter(ahead, 1);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + kStep / 2, 64);
+    fetch_quarter(ahead, 2);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + a_half, a_row);
+    fetch_quarter(ahead, 3);
+    if constexpr (kFetches) {
+      fetch_lines(ahead_a, tile.ahead_a.row);
+      ahead_a += tile.ahead_a.step;
+    }
+    _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kFetches) {
+      fetch_lines(ahead_b, tile.ahead_b.row);
+      ahead_b += tile.ahead_b.step;
+    }
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
 SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
   asm volatile("" : : : "memory");  // what others packed and wrote is in memory
   if (tile.from) {
@@ -135,27 +211,7 @@ SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
     _tile_zero(2);
     _tile_zero(3);
   }
-  const bool packed = tile.a_stride == 0;
-  const int64_t a_row = packed ? 64 : tile.a_stride * 2, a_step = packed ? kStep : kDepth,
-                a_half = packed ? kStep / 2 : 16 * tile.a_stride;
-  const BF16 *a = tile.a, *b = tile.b;
-  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep) {
-    const BF16* ahead = step + kAhead < tile.depth
-                            ? b + kAhead * kStep
-                            : tile.next_b + (step + kAhead - tile.depth) * kStep;
-    _tile_loadd(6, b, 64);
-    fetch_quarter(ahead, 0);
-    _tile_loadd(4, a, a_row);
-    fetch_quarter(ahead, 1);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + kStep / 2, 64);
-    fetch_quarter(ahead, 2);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + a_half, a_row);
-    fetch_quarter(ahead, 3);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
+  tile.ahead_a.line ? multiply_steps<true>(tile) : multiply_steps<false>(tile);
   float *c = tile.c, *low = c + 16 * tile.stride;
   const int64_t row = tile.stride * 4;
   _tile_stored(0, c, row);

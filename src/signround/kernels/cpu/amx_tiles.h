@@ -39,6 +39,15 @@ void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept;
 void start() noexcept;
 void stop() noexcept;
 
+// Lines of memory that later products will read: for each tile of depth kLinesAhead of them, `row`
+// bytes apart and `step` bytes on from those of the tile before. They are fetched into the second
+// cache. line null: none.
+struct Ahead {
+  const void* line = nullptr;
+  int64_t row = 0, step = 0;
+};
+constexpr int64_t kLinesAhead = 4;
+
 // C (32, 32) = A * B over `depth` tiles along k; B is packed. A is a packed panel, or lies in
 // memory as 32 whole rows of k values with `a_stride` values from one to the next. C starts from
 // the 32 x 32 sums at `from`; where that is null from 32 values of `bias` in every row; where both
@@ -47,7 +56,8 @@ struct Tile {
   const BF16* a;
   int64_t a_stride = 0;  // 0: packed
   const BF16* b;
-  const BF16* next_b;  // what the next product will read, to be fetched ahead
+  const BF16* next_b;  // what the next product will read, to be fetched ahead into the first cache
+  Ahead ahead_a = {}, ahead_b = {};  // both or none
   int64_t depth;
   float* c;
   int64_t stride;     // of C, in values

@@ -14,6 +14,8 @@ namespace {
 using amx::kDepth;
 using amx::kPanel;
 using amx::kStep;
+using amx::Lines;
+using amx::Piece;
 using amx::Split;
 using amx::Strip;
 using amx::up;
@@ -122,14 +124,14 @@ class AmxPlan : public MatmulPlan {
           Workspace& w = amx::workspace();
           Block block{.a = packs_blocks_ ? room<BF16>(w.block, kBlockPanels) : nullptr};
           if (depth_ > kBlockDepth) block.sums = room<float>(w.sums, amx::kBlockSums);
-          amx::for_each_block(
-              m0, m1, n0, n1, up(s.k, kDepth), kBlockDepth,
-              [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t k0, int64_t k1) {
-                block.m0 = i0, block.m1 = i1, block.n0 = j0, block.n1 = j1;
-                block.k0 = k0, block.k1 = k1;
-                if (packs_blocks_) pack_block(s.x, block);
-                multiply_block(s, packed, place, block);
-              });
+          const int64_t depth = up(s.k, kDepth);
+          const bool wide = packs_blocks_ || depth <= amx::kShortDepth;
+          amx::for_each_piece(m0, m1, n0, n1, wide ? amx::kBlockColumns : amx::kNarrowColumns,
+                              depth, kBlockDepth, [&](const Piece& now, const Piece& next) {
+                                block.now = now, block.next = next;
+                                if (packs_blocks_) pack_block(s.x, block);
+                                multiply_block(s, packed, place, block);
+                              });
         });
   }
 
@@ -138,33 +140,46 @@ class AmxPlan : public MatmulPlan {
     BF16* a = nullptr;      // its panels of A, if they are packed block by block
     float* sums = nullptr;  // of its values between pieces of k, tile by tile: C's rows often lie a
                             // power of two of bytes apart, and then few fit in the caches at a time
-    int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0, k0 = 0, k1 = 0;
+    Piece now, next;
   };
 
-  static void pack_block(const amx::Operand& x, const Block& b) {
+  static void pack_block(const amx::Operand& x, const Block& block) {
+    const Piece& b = block.now;
     amx::Operand part = x;
     const int64_t row = b.m0 * kPanel, k = b.k0 * kDepth;
     part.data += x.k_major ? k * x.stride + row : row * x.stride + k;
     part.outer -= row;
     part.k = std::min(x.k, b.k1 * kDepth) - k;
-    amx::pack_a(part, 0, b.m1 - b.m0, b.a);
+    amx::pack_a(part, 0, b.m1 - b.m0, block.a);
+  }
+
+  // Of A: what was packed, or what pack_block reads. Products that read it in place do not fetch
+  // ahead: their rows come by themselves.
+  Lines lines_of_a(const Strip& s, const Packed& packed) const {
+    if (!packs_blocks_) return amx::packed_lines(packed.a, up(s.k, kDepth) * kStep * 2);
+    const int64_t stride = s.x.stride * 2;
+    if (s.x.k_major) return {s.x.data, stride, kDepth * stride, kPanel * 2};
+    return {s.x.data, stride, kDepth * 2, kPanel * stride};
   }
 
   void multiply_block(const Strip& s, const Packed& packed, const Place& place,
-                      const Block& b) const {
+                      const Block& block) const {
+    const Piece &b = block.now, &next = block.next;
     const int64_t depth = up(s.k, kDepth);
+    const Lines of_a = lines_of_a(s, packed), of_b = amx::packed_lines(packed.b, depth * kStep * 2);
     const bool first = b.k0 == 0, last = b.k1 == depth;
     for (int64_t i = b.m0; i < b.m1; ++i) {
       const int64_t rows = std::min(kPanel, s.m - i * kPanel);
       const bool in_place = in_place_ && rows == kPanel;
       const BF16* a = in_place        ? s.x.data + i * kPanel * s_.lda + b.k0 * kDepth
-                      : packs_blocks_ ? b.a + (i - b.m0) * (b.k1 - b.k0) * kStep
+                      : packs_blocks_ ? block.a + (i - b.m0) * (b.k1 - b.k0) * kStep
                                       : packed.a + (i * depth + b.k0) * kStep;
       for (int64_t j = b.n0; j < b.n1; ++j) {
         const int64_t next_j = j + 1 < b.n1 ? j + 1 : b.n0,
                       cols = std::min(kPanel, s.n - j * kPanel);
-        float* sums =
-            b.sums ? b.sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel : nullptr;
+        float* sums = block.sums
+                          ? block.sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel
+                          : nullptr;
         amx::Tile tile{.a = a,
                        .a_stride = in_place ? s_.lda : 0,
                        .b = packed.b + (j * depth + b.k0) * kStep,
@@ -175,6 +190,10 @@ class AmxPlan : public MatmulPlan {
                        .from = first ? nullptr : sums,
                        .from_stride = kPanel,
                        .bias = place.bias ? place.bias + j * kPanel : nullptr};
+        if (!in_place_) {
+          tile.ahead_a = amx::of_next_a(of_a, b, next, i, j);
+          tile.ahead_b = amx::of_next_b(of_b, b, next, i, j);
+        }
         const int64_t at = i * kPanel * s_.ldc + j * kPanel;
         const float* from = first && place.from ? place.from + at : nullptr;
         char* c = last ? static_cast<char*>(place.c) + at * size_of(s_.out) : nullptr;
@@ -190,8 +209,9 @@ class AmxPlan : public MatmulPlan {
   }
 
   // A panel that reaches beyond C, is rounded or streamed, takes values (rows, cols), `from` others
-  // or `to` C, through a copy in the first cache.
-  void multiply_copied(amx::Tile tile, int64_t rows, int64_t cols, const float* from, void* to,
+  // or `to` C, through a copy in the first cache. By reference: copying what was just written field
+  // by field waits until all earlier stores, those of tiles too, have left.
+  void multiply_copied(amx::Tile& tile, int64_t rows, int64_t cols, const float* from, void* to,
                        bool streams) const {
     alignas(64) float whole[kPanel * kPanel];
     const bool complete = rows == kPanel && cols == kPanel;

@@ -13,6 +13,8 @@ namespace {
 using amx::kInt8Depth;
 using amx::kInt8Step;
 using amx::kPanel;
+using amx::Lines;
+using amx::Piece;
 using amx::Split;
 using amx::Strip;
 using amx::up;
@@ -41,8 +43,7 @@ class Int8Plan : public MatmulPlan {
     Workspace& w = amx::workspace();
     float* steps = room<float>(w.steps, (m_ + n_) * kPanel);
     const Packed packed{room<int8_t>(w.a, m_ * depth_ * kInt8Step),
-                        room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps,
-                        steps + m_ * kPanel};
+                        room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps, steps + m_ * kPanel};
     const bool streams_c = amx::streams(s_, c);
     amx::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, [&](const Strip& strip) {
       const auto* sums = strip.first ? from : static_cast<const float*>(c);
@@ -80,30 +81,35 @@ class Int8Plan : public MatmulPlan {
           int32_t* sums = depth_ > kBlockDepth
                               ? room<int32_t>(amx::workspace().sums, amx::kBlockSums)
                               : nullptr;
-          amx::for_each_block(m0, m1, n0, n1, up(s.k, kInt8Depth), kBlockDepth, [&](auto... block) {
-            multiply_block(s, packed, place, sums, block...);
-          });
+          amx::for_each_piece(m0, m1, n0, n1, amx::kNarrowColumns, up(s.k, kInt8Depth), kBlockDepth,
+                              [&](const Piece& now, const Piece& next) {
+                                multiply_block(s, packed, place, sums, now, next);
+                              });
         });
   }
 
   // block_sums: of its values between pieces of k, tile by tile.
   void multiply_block(const Strip& s, const Packed& packed, const Place& place, int32_t* block_sums,
-                      int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t k0,
-                      int64_t k1) const {
+                      const Piece& b, const Piece& next) const {
     const int64_t depth = up(s.k, kInt8Depth);
+    const Lines of_a = amx::packed_lines(packed.a, depth * kInt8Step),
+                of_b = amx::packed_lines(packed.b, depth * kInt8Step);
     alignas(64) int32_t own[kPanel * kPanel];
-    for (int64_t i = m0; i < m1; ++i)
-      for (int64_t j = n0; j < n1; ++j) {
-        int32_t* sums =
-            block_sums ? block_sums + ((i - m0) * (n1 - n0) + j - n0) * kPanel * kPanel : own;
-        amx::multiply(
-            amx::Int8Tile{.a = packed.a + (i * depth + k0) * kInt8Step,
-                          .b = packed.b + (j * depth + k0) * kInt8Step,
-                          .next_b = packed.b + ((j + 1 < n1 ? j + 1 : n0) * depth + k0) * kInt8Step,
-                          .depth = k1 - k0,
-                          .from = k0 > 0 ? sums : nullptr,
-                          .sums = sums});
-        if (k1 == depth) store(s, packed, place, i, j, sums);
+    for (int64_t i = b.m0; i < b.m1; ++i)
+      for (int64_t j = b.n0; j < b.n1; ++j) {
+        int32_t* sums = block_sums
+                            ? block_sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel
+                            : own;
+        const int64_t next_j = j + 1 < b.n1 ? j + 1 : b.n0;
+        amx::multiply(amx::Int8Tile{.a = packed.a + (i * depth + b.k0) * kInt8Step,
+                                    .b = packed.b + (j * depth + b.k0) * kInt8Step,
+                                    .next_b = packed.b + (next_j * depth + b.k0) * kInt8Step,
+                                    .ahead_a = amx::of_next_a(of_a, b, next, i, j),
+                                    .ahead_b = amx::of_next_b(of_b, b, next, i, j),
+                                    .depth = b.k1 - b.k0,
+                                    .from = b.k0 > 0 ? sums : nullptr,
+                                    .sums = sums});
+        if (b.k1 == depth) store(s, packed, place, i, j, sums);
       }
   }
 
