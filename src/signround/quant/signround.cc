@@ -18,6 +18,7 @@ namespace signround {
 // Of alpha and beta.
 struct FactorStep {
   float lr, momentum;
+  bool scalar;  // group by group
 };
 
 namespace {
@@ -244,7 +245,7 @@ void SignRoundSlot::step_range(int64_t k, FactorStep step, float d_scale, float 
 
 void SignRoundSlot::step_ranges(int64_t k, int64_t count, FactorStep step, const float* d_scale,
                                 const float* d_clamped) {
-  if (kernel_forced("ref")) {
+  if (step.scalar) {
     for (int64_t i = 0; i < count; ++i) step_range(k + i, step, d_scale[i], d_clamped[i]);
     return;
   }
@@ -297,7 +298,8 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
   const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
   const float momentum = static_cast<float>(options_.momentum);
   const kernels::SignStep v_step{units_of_step(decay * lr), momentum};
-  const FactorStep factor_step{static_cast<float>(decay * minmax_lr), momentum};
+  const FactorStep factor_step{static_cast<float>(decay * minmax_lr), momentum,
+                               kernel_forced("ref")};
   const double scale_lr = corrected_scale_lr(decay * options_.scale_lr, steps_);
   const auto& scales = kernels::scale_step_kernel();
   const int64_t batch = std::clamp<int64_t>(kBatchWeights / group_, 1, kBatchGroups);
