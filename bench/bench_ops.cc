@@ -215,16 +215,28 @@ constexpr LayerShape kLayers[] = {
     {1024, 1536, 2048},  {1024, 1536, 17920}, {2048, 4096, 6144}, {2048, 4096, 4096},
     {2048, 4096, 28672}, {2048, 14336, 4096}, {512, 4096, 28672}, {512, 14336, 4096}};
 
+// Rows lie as far apart as those of a block.
+int64_t apart(int64_t cols) { return spread_stride(cols, DType::kBF16); }
 MatmulSpec forward_product(LayerShape s) {
-  return {
-      .m = s.rows, .n = s.out, .k = s.in, .trans_b = true, .lda = s.in, .ldb = s.in, .ldc = s.out};
+  return {.m = s.rows,
+          .n = s.out,
+          .k = s.in,
+          .trans_b = true,
+          .lda = apart(s.in),
+          .ldb = apart(s.in),
+          .ldc = s.out};
 }
 MatmulSpec input_gradient_product(LayerShape s) {
-  return {.m = s.rows, .n = s.in, .k = s.out, .lda = s.out, .ldb = s.in, .ldc = s.in};
+  return {.m = s.rows, .n = s.in, .k = s.out, .lda = apart(s.out), .ldb = apart(s.in), .ldc = s.in};
 }
 MatmulSpec weight_gradient_product(LayerShape s) {
-  return {
-      .m = s.out, .n = s.in, .k = s.rows, .trans_a = true, .lda = s.out, .ldb = s.in, .ldc = s.in};
+  return {.m = s.out,
+          .n = s.in,
+          .k = s.rows,
+          .trans_a = true,
+          .lda = apart(s.out),
+          .ldb = apart(s.in),
+          .ldc = s.in};
 }
 
 // dtype kI8: operands in bf16 that are rounded to 8 bits on the way.
@@ -240,7 +252,8 @@ void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
               {x.as<char>() + i * size_of(dtype), dtype, 4096});
     return x;
   };
-  const Buffer a = filled(spec.m * spec.k), b = filled(spec.k * spec.n);
+  const Buffer a = filled((spec.trans_a ? spec.k : spec.m) * spec.lda),
+               b = filled((spec.trans_b ? spec.n : spec.k) * spec.ldb);
   Buffer c(spec.m * spec.n * 4);
   const auto plan = make_matmul(spec);
   const auto run = [&] { plan->run(a.data(), b.data(), nullptr, c.as<float>()); };

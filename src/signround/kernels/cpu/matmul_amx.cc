@@ -153,10 +153,10 @@ class AmxPlan : public MatmulPlan {
     amx::pack_a(part, 0, b.m1 - b.m0, block.a);
   }
 
-  // Of A: what was packed, or what pack_block reads. Products that read it in place do not fetch
-  // ahead: their rows come by themselves.
+  // Of A, where products or pack_block read it.
   Lines lines_of_a(const Strip& s, const Packed& packed) const {
-    if (!packs_blocks_) return amx::packed_lines(packed.a, up(s.k, kDepth) * kStep * 2);
+    if (!packs_blocks_ && !in_place_)
+      return amx::packed_lines(packed.a, up(s.k, kDepth) * kStep * 2);
     const int64_t stride = s.x.stride * 2;
     if (s.x.k_major) return {s.x.data, stride, kDepth * stride, kPanel * 2};
     return {s.x.data, stride, kDepth * 2, kPanel * stride};
@@ -167,6 +167,8 @@ class AmxPlan : public MatmulPlan {
     const Piece &b = block.now, &next = block.next;
     const int64_t depth = up(s.k, kDepth);
     const Lines of_a = lines_of_a(s, packed), of_b = amx::packed_lines(packed.b, depth * kStep * 2);
+    // Of an A that is read in place and is not deep, most is in the caches without.
+    const bool fetches = !in_place_ || depth > amx::kShortDepth;
     const bool first = b.k0 == 0, last = b.k1 == depth;
     for (int64_t i = b.m0; i < b.m1; ++i) {
       const int64_t rows = std::min(kPanel, s.m - i * kPanel);
@@ -190,7 +192,7 @@ class AmxPlan : public MatmulPlan {
                        .from = first ? nullptr : sums,
                        .from_stride = kPanel,
                        .bias = place.bias ? place.bias + j * kPanel : nullptr};
-        if (!in_place_) {
+        if (fetches) {
           tile.ahead_a = amx::of_next_a(of_a, b, next, i, j);
           tile.ahead_b = amx::of_next_b(of_b, b, next, i, j);
         }
