@@ -239,21 +239,23 @@ MatmulSpec weight_gradient_product(LayerShape s) {
           .ldc = s.in};
 }
 
+// Random, since tiles of zeros multiply faster: they need less power.
+Buffer random_values(int64_t values, DType dtype) {
+  Buffer x(values * size_of(dtype));
+  const auto row = testing::random_normal(4096, 1);
+  for (int64_t i = 0; i < values; i += 4096)
+    convert(1, std::min<int64_t>(4096, values - i), {row.data(), DType::kF32, 4096},
+            {x.as<char>() + i * size_of(dtype), dtype, 4096});
+  return x;
+}
+
 // dtype kI8: operands in bf16 that are rounded to 8 bits on the way.
 void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
   spec.int8 = dtype == DType::kI8;
   if (spec.int8) dtype = DType::kBF16;
   spec.in = dtype;
-  const auto filled = [&](int64_t values) {
-    Buffer x(values * size_of(dtype));
-    const auto row = testing::random_normal(4096, 1);
-    for (int64_t i = 0; i < values; i += 4096)
-      convert(1, std::min<int64_t>(4096, values - i), {row.data(), DType::kF32, 4096},
-              {x.as<char>() + i * size_of(dtype), dtype, 4096});
-    return x;
-  };
-  const Buffer a = filled((spec.trans_a ? spec.k : spec.m) * spec.lda),
-               b = filled((spec.trans_b ? spec.n : spec.k) * spec.ldb);
+  const Buffer a = random_values((spec.trans_a ? spec.k : spec.m) * spec.lda, dtype),
+               b = random_values((spec.trans_b ? spec.n : spec.k) * spec.ldb, dtype);
   Buffer c(spec.m * spec.n * 4);
   const auto plan = make_matmul(spec);
   const auto run = [&] { plan->run(a.data(), b.data(), nullptr, c.as<float>()); };
@@ -276,9 +278,8 @@ void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
     parallel_for(threads, 1, [&](int64_t, int64_t) {
       thread_local Buffer a, b;
       if (a.bytes() != panels_a * kTiles * kStep * 2) {
-        a = Buffer(panels_a * kTiles * kStep * 2), b = Buffer(panels_b * kTiles * kStep * 2);
-        std::memset(a.data(), 0, static_cast<size_t>(a.bytes()));
-        std::memset(b.data(), 0, static_cast<size_t>(b.bytes()));
+        a = random_values(panels_a * kTiles * kStep, DType::kBF16);
+        b = random_values(panels_b * kTiles * kStep, DType::kBF16);
       }
       alignas(64) float c[kPanel * kPanel];
       const auto panel = [&](const Buffer& x, int64_t i) {
