@@ -19,9 +19,8 @@ struct Int8Operand {
 void round_to_int8(const Int8Operand& a, int64_t begin, int64_t end, int8_t* codes,
                    float* steps) noexcept;
 
-// Row i of C, n values of `dtype`, f32 or bf16, from sums of products of codes: c = (from ? from :
-// 0)
-// + sums step_a steps_b, where steps_b has one step for each column. from may be c.
+// A row of C, n values of `dtype`, f32 or bf16, from sums of products of codes: sums step_a steps_b,
+// plus `from` unless it is null; steps_b has one step for each column. from may be c.
 void add_int8_sums(const int32_t* sums, int64_t n, float step_a, const float* steps_b,
                    const float* from, void* c, DType dtype) noexcept;
 
