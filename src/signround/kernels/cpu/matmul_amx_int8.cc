@@ -21,6 +21,7 @@ using amx::up;
 using amx::Workspace;
 
 constexpr int64_t kBlockDepth = 9;  // tiles along k: 18 KiB of a panel
+static_assert(kInt8Step == amx::kStep * sizeof(BF16), "amx::packed_lines counts on it");
 
 class Int8Plan : public MatmulPlan {
  public:
