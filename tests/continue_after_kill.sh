@@ -43,6 +43,7 @@ killed_often() {
 
 killed_often 20 auto_round,gptq,fake
 killed_often 10 auto_round --symmetry asym --momentum 0.9
+killed_often 10 auto_round --compute-dtype bfloat16
 killed_often 10 fake,auto_round --method opt-rtn
 killed_often 10 auto_round,gptq,fake --method rtn
 settings=("${small[@]}")

@@ -255,7 +255,7 @@ struct Program::Impl {
   // values along k than a kernel packs at a time leave sums in C between, which rounded ones cannot
   // hold: all of k packed at once costs more there than rounding saves.
   bool rounds(int64_t k) const {
-    return options.train && compute() == DType::kBF16 && k <= kRoundedDepth;
+    return (options.train || options.as_trained) && compute() == DType::kBF16 && k <= kRoundedDepth;
   }
   static bool reads_rounded(const Op& o) {
     return std::holds_alternative<GatedOp>(o) || std::holds_alternative<RopeOp>(o) ||

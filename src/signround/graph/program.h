@@ -29,6 +29,7 @@ struct ProgramOptions {
           seq_len = 1;          // sequences in one run and tokens of each; rows = batch * seq_len
   DType compute = DType::kF32;  // what matrix products multiply in
   bool train = false;           // plan for backward()
+  bool as_trained = false;      // forward() gives the bits of a program that is planned for it
   bool input_gradient = false;  // backward() also gives the gradient of the input
   std::set<std::string> untuned = {};  // linear layers whose weight gradient is not wanted
   bool norm_gradients = false;         // backward() also gives the gradients of all norms' weights

@@ -152,6 +152,8 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
                             .seq_len = plan_.seqlen,
                             .compute = plan_.compute,
                             .train = plan_.tunes() && selected && !finished,
+                            // What is done again for a continued run must have the same bits.
+                            .as_trained = plan_.tunes(),
                             .untuned = untuned,
                             .norm_gradients = options_.enable_norm_bias_tuning,
                             .bias_gradients = options_.enable_norm_bias_tuning,
