@@ -50,12 +50,13 @@ endfunction()
 
 function(signround_flags target)
   # The same flags with and without tests, so that the objects of the program and of its tests are the same ones.
-  target_compile_options(${target} PRIVATE -fno-math-errno -ffp-contract=off -Wall -Wextra -Wshadow -Wnon-virtual-dtor
-    # Designated initializers leave fields out on purpose; GCC 12 sees overlaps in std::string that are not there.
+  # Designated initializers leave fields out on purpose; GCC 12 sees overlaps in std::string that are not there.
+  set(options -fno-math-errno -ffp-contract=off -Wall -Wextra -Wshadow -Wnon-virtual-dtor
     -Wno-missing-field-initializers -Wno-restrict)
   if(SIGNROUND_WERROR)
-    target_compile_options(${target} PRIVATE -Werror)
+    list(APPEND options -Werror)
   endif()
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${options}>")
   if(SIGNROUND_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
   endif()

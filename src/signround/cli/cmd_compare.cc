@@ -179,7 +179,8 @@ int cmd_compare(int argc, const char* const* argv) {
                                            model,
                                            "--json",
                                            "--seqlen=" + std::to_string(eval_seqlen),
-                                           "--limit=" + std::to_string(eval_limit)};
+                                           "--limit=" + std::to_string(eval_limit),
+                                           "--device=" + options.device};
       if (!text.empty()) evaluate.push_back("--text=" + text);
       eval = child_json(evaluate);
       if (eval.contains("results"))

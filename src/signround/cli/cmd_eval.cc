@@ -14,7 +14,7 @@
 namespace signround {
 
 int cmd_eval(int argc, const char* const* argv) {
-  std::string model, reference, text_file, compute = "float32";
+  std::string model, reference, text_file, compute = "float32", device = "auto";
   EvalOptions options;
   int threads = 0;
   bool json = false;
@@ -36,15 +36,22 @@ int cmd_eval(int argc, const char* const* argv) {
             {.help = "precision of matrix products; float32 measures best",
              .choices = {"float32", "bfloat16", "auto"},
              .value = "TYPE"});
+  flags.add("device", device,
+            {.help = "where models compute: cpu, cuda, cuda:N, or auto (a GPU if this program and "
+                     "the machine have one)",
+             .value = "NAME",
+             .spellings = {{"0", "cuda:0"}}});
   flags.add("threads", threads,
             {.help = "processor threads; 0: all", .min = 0, .max = 4096, .value = "N"});
   flags.add("json", json, {.help = "print a JSON object"});
   if (!flags.parse(argc, argv)) return 0;
   flags.check();
   set_num_threads(threads);
-  options.compute = compute == "auto"       ? fastest_compute_dtype()
-                    : compute == "bfloat16" ? DType::kBF16
-                                            : DType::kF32;
+  options.device = parse_device(device);
+  options.compute = compute == "float32"       ? DType::kF32
+                    : compute == "bfloat16"    ? DType::kBF16
+                    : options.device.is_cuda() ? DType::kBF16
+                                               : fastest_compute_dtype();
 
   const auto checkpoint = open_model(model);
   const auto original = reference.empty() ? nullptr : open_model(reference);
@@ -66,6 +73,7 @@ int cmd_eval(int argc, const char* const* argv) {
     all["chunks"] = chunks.size();
     all["seqlen"] = chunks[0].size();
     all["text"] = text_file.empty() ? "built in" : text_file;
+    all["device"] = name_of(options.device);
     std::printf("%s\n", all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     return 0;
   }

@@ -14,7 +14,7 @@
 namespace signround {
 
 int cmd_generate(int argc, const char* const* argv) {
-  std::string model, prompt, compute = "float32";
+  std::string model, prompt, compute, device = "auto";
   SampleOptions options;
   int threads = 0;
   bool json = false, chat = false, ignore_eos = false;
@@ -40,16 +40,22 @@ int cmd_generate(int argc, const char* const* argv) {
   flags.add("seed", options.seed, {.help = "of the draws", .value = "N"});
   flags.add("ignore-eos", ignore_eos, {.help = "go on behind the end-of-text token"});
   flags.add("compute-dtype", compute,
-            {.help = "precision of matrix products",
+            {.help = "precision of matrix products; default: float32, on a GPU bfloat16",
              .choices = {"float32", "bfloat16", "auto"},
              .value = "TYPE"});
+  flags.add("device", device,
+            {.help = "where the model computes: cpu, cuda, cuda:N, or auto (a GPU if this program "
+                     "and the machine have one)",
+             .value = "NAME",
+             .spellings = {{"0", "cuda:0"}}});
   flags.add("threads", threads,
             {.help = "processor threads; 0: all", .min = 0, .max = 4096, .value = "N"});
-  flags.add("json", json, {.help = R"(print {"text", "tokens"})"});
+  flags.add("json", json, {.help = R"(print {"text", "tokens"} and the times that they took)"});
   if (!flags.parse(argc, argv)) return 0;
   if (prompt.empty()) flags.problem("--prompt is missing: the text to continue");
   flags.check();
   set_num_threads(threads);
+  const Device where = parse_device(device);
 
   const auto checkpoint = open_model(model);
   const auto tokenizer = open_tokenizer(*checkpoint);
@@ -66,20 +72,25 @@ int cmd_generate(int argc, const char* const* argv) {
   } else {
     ids = tokenizer->encode(prompt);
   }
-  const DType dtype = compute == "auto"       ? fastest_compute_dtype()
-                      : compute == "bfloat16" ? DType::kBF16
-                                              : DType::kF32;
+  const bool narrow = compute == "bfloat16" || (where.is_cuda() && compute != "float32");
+  const DType dtype = narrow              ? DType::kBF16
+                      : compute == "auto" ? fastest_compute_dtype()
+                                          : DType::kF32;
   const int64_t wanted = static_cast<int64_t>(ids.size()) + options.max_tokens;
   if (const int64_t longest = read_architecture(*checkpoint).max_position;
       longest > 0 && wanted > longest)
     log_warn("the prompt and --max-tokens make up to " + std::to_string(wanted) +
              " tokens, the model's longest input is " + std::to_string(longest));
-  Generator generator(*checkpoint, dtype);
+  Generator generator(*checkpoint, dtype, where);
   std::vector<int32_t> tokens;
   if (json) {
     tokens = generator.generate(ids, options);
     std::printf("%s\n",
-                nlohmann::ordered_json({{"text", tokenizer->decode(tokens)}, {"tokens", tokens}})
+                nlohmann::ordered_json({{"text", tokenizer->decode(tokens)},
+                                        {"tokens", tokens},
+                                        {"prompt_seconds", generator.times().prompt_seconds},
+                                        {"seconds_per_token", generator.times().seconds_per_token},
+                                        {"device", name_of(where)}})
                     .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
                     .c_str());
     return 0;

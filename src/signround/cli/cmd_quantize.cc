@@ -6,7 +6,7 @@
 #include "signround/base/log.h"
 #include "signround/cli/commands.h"
 #include "signround/cli/quantize_flags.h"
-#include "signround/kernels/cuda.h"
+#include "signround/device/device.h"
 #include "signround/pipeline/quantize.h"
 
 namespace signround {
@@ -14,7 +14,7 @@ namespace {
 
 int plan_or_quantize(bool only_plan, int argc, const char* const* argv) {
   QuantizeOptions options;
-  std::string model, device = "cpu";
+  std::string model;
   bool json = false, quiet = false, verbose = false;
   Flags flags(
       only_plan ? "plan MODEL -o OUT [flags]" : "quantize MODEL -o OUT [flags]",
@@ -28,22 +28,14 @@ int plan_or_quantize(bool only_plan, int argc, const char* const* argv) {
             "signround quantize org/name -o name-4bit --bits 4 --group-size 128");
   std::vector<std::string> notes;
   add_quantize_flags(flags, model, options, notes);
-  flags.add("device", device,
-            {.help = "where to compute: cpu, cuda, cuda:N, or auto (a GPU if there is one)",
-             .aliases = {"device_map", "devices"},
-             .value = "NAME",
-             .spellings = {{"0", "cuda:0"}}});
   if (!only_plan)
     flags.add("json", json, {.help = "print signround.json's content to stdout at the end"});
   flags.add("quiet", quiet, {.help = "only warnings and errors"});
   flags.add("verbose", verbose, {.help = "more progress"});
   if (!flags.parse(argc, argv)) return 0;
   check_quantize_flags(flags, options);
-  if (device != "cpu" && device != "auto" && device != "cuda" && !device.starts_with("cuda:"))
-    flags.problem("--device: '" + device + "' is none of cpu, cuda, cuda:N, auto");
   flags.check();
-  if (device.starts_with("cuda") && kernels::why_no_cuda())
-    fail(ErrorKind::kDevice, "device", kernels::why_no_cuda());
+  parse_device(options.device);
   for (const auto& note : notes) log_warn(note);
   set_log_level(quiet ? LogLevel::kWarn : verbose ? LogLevel::kDebug : LogLevel::kInfo);
 
@@ -73,6 +65,10 @@ int plan_or_quantize(bool only_plan, int argc, const char* const* argv) {
       static_cast<double>(report.source_bytes) / 1e6, report.seconds,
       static_cast<double>(report.peak_rss_bytes) / 1e6,
       static_cast<double>(report.planned_memory) / 1e6, report.degradations.size());
+  if (report.peak_gpu_bytes > 0)
+    std::printf("%s: peak GPU memory %.0f MB (planned %.0f MB)\n", options.output.c_str(),
+                static_cast<double>(report.peak_gpu_bytes) / 1e6,
+                static_cast<double>(report.planned_gpu_memory) / 1e6);
   return 0;
 }
 

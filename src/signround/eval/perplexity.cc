@@ -16,6 +16,58 @@ namespace {
 
 constexpr int64_t kGroupBytes = int64_t{512} << 20;  // hidden states held at once, of each model
 
+// Of a GPU: a quarter of what is free there, since all blocks are read again for each group.
+int64_t group_bytes(Device device) {
+  return device.is_cuda() ? std::max(kGroupBytes, device_facts(device).free_bytes / 4)
+                          : kGroupBytes;
+}
+
+// What rows of logits say, read back where a GPU computes them.
+class Scores {
+ public:
+  // Of at most that many rows at a time.
+  Scores(int64_t rows, int64_t vocab, Device device) : vocab_(vocab), device_(device) {
+    if (!device.is_cuda()) return;
+    targets_ = Buffer(rows * int64_t{sizeof(int32_t)}, device);
+    rows_ = Buffer(rows * int64_t{sizeof(KlRow)}, device);
+  }
+  std::vector<XentRow> xent(const float* logits, std::span<const int32_t> targets) {
+    return run<XentRow>(targets, [&](auto there, std::span<XentRow> rows) {
+      xent_fwd(size(rows), vocab_, {logits, vocab_}, there, rows);
+    });
+  }
+  std::vector<KlRow> kl(const float* logits, const float* reference,
+                        std::span<const int32_t> targets) {
+    return run<KlRow>(targets, [&](auto there, std::span<KlRow> rows) {
+      kl_fwd(size(rows), vocab_, {logits, vocab_}, {reference, vocab_}, there, rows);
+    });
+  }
+
+ private:
+  template <class Rows>
+  static int64_t size(const Rows& rows) {
+    return static_cast<int64_t>(rows.size());
+  }
+  template <class Row, class Op>
+  std::vector<Row> run(std::span<const int32_t> targets, Op&& op) {
+    std::vector<Row> rows(targets.size());
+    if (!device_.is_cuda()) {
+      op(targets, std::span(rows));
+      return rows;
+    }
+    const DeviceScope scope(device_);
+    copy_to_device(targets_.data(), targets.data(), size(targets) * int64_t{sizeof(int32_t)});
+    op(std::span<const int32_t>(targets_.as<int32_t>(), targets.size()),
+       std::span<Row>(rows_.as<Row>(), rows.size()));
+    copy_to_host(rows.data(), rows_.data(), size(rows) * int64_t{sizeof(Row)});
+    return rows;
+  }
+
+  int64_t vocab_;
+  Device device_;
+  Buffer targets_, rows_;  // of a GPU
+};
+
 struct Mean {
   double value = 0, error = 0;
 };
@@ -89,17 +141,18 @@ std::vector<std::vector<int32_t>> chunks_of_text(const Tokenizer& tokenizer,
 EvalResult evaluate(const Checkpoint& model, const Checkpoint* reference,
                     const std::vector<std::vector<int32_t>>& chunks, const EvalOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  TextModel mine(model, options.compute);
+  TextModel mine(model, options.compute, options.device);
   std::unique_ptr<TextModel> other;
   if (reference) {
-    other = std::make_unique<TextModel>(*reference, options.compute);
+    other = std::make_unique<TextModel>(*reference, options.compute, options.device);
     require(other->architecture().vocab == mine.architecture().vocab, "eval", model.source(),
             " has ", mine.architecture().vocab, " tokens, the reference ", reference->source(),
             " has ", other->architecture().vocab);
   }
   const int64_t vocab = mine.architecture().vocab, hidden = mine.architecture().hidden,
                 length = static_cast<int64_t>(chunks[0].size());
-  const int64_t group = std::max<int64_t>(1, kGroupBytes / (length * hidden * 4));
+  const int64_t group = std::max<int64_t>(1, group_bytes(options.device) / (length * hidden * 4));
+  Scores scores(mine.max_head_rows(), vocab, options.device);
   std::vector<double> losses, reference_losses, kl, same;
   for (size_t first = 0; first < chunks.size(); first += static_cast<size_t>(group)) {
     const std::vector<std::vector<int32_t>> part(
@@ -115,21 +168,13 @@ EvalResult evaluate(const Checkpoint& model, const Checkpoint* reference,
       for (int64_t t = 0; t < length - 1; t += mine.max_head_rows()) {
         const int64_t rows = std::min(mine.max_head_rows(), length - 1 - t);
         const std::span<const int32_t> targets(ids.data() + t + 1, static_cast<size_t>(rows));
-        const float* logits =
-            mine.logits(static_cast<const float*>(states.sample(s).data) + t * hidden, rows);
+        const float* logits = mine.logits(states, s, t, rows);
         if (!other) {
-          std::vector<XentRow> out(static_cast<size_t>(rows));
-          xent_fwd(rows, vocab, {logits, vocab}, targets, out);
-          for (const auto& row : out) losses.push_back(-row.log_p);
+          for (const auto& row : scores.xent(logits, targets)) losses.push_back(-row.log_p);
           continue;
         }
-        const float* wanted =
-            other->logits(static_cast<const float*>(reference_states.sample(s).data) +
-                              t * other->architecture().hidden,
-                          rows);
-        std::vector<KlRow> out(static_cast<size_t>(rows));
-        kl_fwd(rows, vocab, {logits, vocab}, {wanted, vocab}, targets, out);
-        for (const auto& row : out) {
+        const float* wanted = other->logits(reference_states, s, t, rows);
+        for (const auto& row : scores.kl(logits, wanted, targets)) {
           losses.push_back(-row.model.log_p);
           reference_losses.push_back(-row.ref.log_p);
           kl.push_back(row.kl);

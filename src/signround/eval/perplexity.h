@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "signround/device/device.h"
 #include "signround/io/checkpoint.h"
 #include "signround/text/tokenizer.h"
 
@@ -40,6 +41,7 @@ struct EvalOptions {
   int64_t seqlen = 2048;  // tokens of a chunk
   int64_t limit = 0;      // chunks; 0: all
   DType compute = DType::kF32;
+  Device device = {};  // where models compute
 };
 
 // The text as one sequence of tokens (special tokens as the tokenizer adds them, once), cut into

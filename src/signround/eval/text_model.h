@@ -19,20 +19,31 @@ void embed_tokens(const Checkpoint& checkpoint, const Architecture& architecture
 
 class TextModel {
  public:
-  TextModel(const Checkpoint& checkpoint, DType compute);
+  // device: where it computes.
+  TextModel(const Checkpoint& checkpoint, DType compute, Device device = {});
 
   const Architecture& architecture() const { return architecture_; }
-  // Last hidden states of sequences of equal length: (sequences, length, hidden).
+  // Last hidden states of sequences of equal length: (sequences, length, hidden) in f32. Of a GPU:
+  // there, if they leave room for a block, else in the host's memory.
   ActivationStream hidden_states(const std::vector<std::vector<int32_t>>& sequences) const;
-  // Logits of `rows` hidden states, (rows, vocab); rows at most max_head_rows().
-  const float* logits(const float* hidden, int64_t rows);
-  int64_t max_head_rows() const { return kHeadRows; }
+  // Logits of rows [first, first + rows) of a sample's hidden states, (rows, vocab), on the model's
+  // device; rows at most max_head_rows(). Valid until the next call.
+  const float* logits(const ActivationStream& states, int64_t sample, int64_t first, int64_t rows);
+  int64_t max_head_rows() const { return head_rows_; }
 
  private:
-  static constexpr int64_t kHeadRows = 128;  // bounds the logits in memory
+  // What reads all sequences: how many at once, and where they wait.
+  struct Sizes {
+    int64_t micro = 1;
+    Device stream;
+  };
+  Sizes sizes_for(int64_t count, int64_t length) const;
+
   const Checkpoint& checkpoint_;
   Architecture architecture_;
   DType compute_;
+  Device device_;
+  int64_t head_rows_;
   std::unique_ptr<BlockWeights> head_weights_;
   std::unique_ptr<Program> head_;
 };

@@ -7,6 +7,8 @@
 
 #include "signround/base/error.h"
 #include "signround/graph/arena.h"
+#include "signround/kernels/cuda.h"
+#include "signround/kernels/packed_matmul.h"
 #include "signround/ops/activation.h"
 #include "signround/ops/add.h"
 #include "signround/ops/attention.h"
@@ -18,11 +20,12 @@
 
 namespace signround {
 
-KvCache::KvCache(const Graph& graph, int64_t positions) : capacity(positions) {
+KvCache::KvCache(const Graph& graph, int64_t positions, Device device, DType type)
+    : dtype(type), capacity(positions) {
   for (const Op& op : graph.ops()) {
     if (const auto* attention = std::get_if<AttentionOp>(&op)) {
-      const int64_t cols = attention->spec.kv_heads * attention->spec.head_dim;
-      entries.push_back({Buffer(positions * cols * 4), Buffer(positions * cols * 4)});
+      const int64_t cols = 2 * attention->spec.kv_heads * attention->spec.head_dim;
+      entries.emplace_back(positions * cols * size_of(type), device);
     }
   }
 }
@@ -90,6 +93,8 @@ struct Program::Impl {
   std::vector<OpTiming> timings;
   std::vector<std::unique_ptr<LazyMatmul>> products;
   std::vector<RopeTable> rope_tables;  // of each RopeOp; made at its first run
+  int input_buffer = -1;
+  float* outer_input = nullptr;  // that is read instead of the input's buffer
   LinearInputObserver observer;
   double observer_seconds = 0;  // of the step in work
 
@@ -114,6 +119,7 @@ struct Program::Impl {
     find_wanted_gradients();
     value[at(graph.input())] = make_view(graph.cols(graph.input()), DType::kF32);
     touch(value[at(graph.input())], 0);
+    input_buffer = value[at(graph.input())].buffer;
     for (int i = 0; i < num_ops; ++i)
       std::visit([&](const auto& typed) { plan_forward(i, typed); }, op(i));
     touch(value[at(graph.output())], loss_step());
@@ -131,12 +137,13 @@ struct Program::Impl {
   // ---- buffers ----
   // Callers know that those in f32 have no gaps between rows.
   View make_view(int64_t cols, DType dtype) {
-    const int64_t stride = dtype == DType::kF32 ? cols : spread_stride(cols, dtype);
+    const int64_t stride = dtype == DType::kF32 ? cols : row_stride(cols, dtype, options.device);
     return {arena.add(rows * stride * size_of(dtype)), 0, stride, dtype};
   }
   void touch(const View& view, int step) { arena.touch(view.buffer, step); }
   void touch_value(Value v, int step) { touch(value[at(v)], step); }
   void* pointer(const View& v) {
+    if (v.buffer == input_buffer && outer_input) return outer_input;
     return static_cast<char*>(arena.at(v.buffer)) + v.col * size_of(v.dtype);
   }
   RowsIn in(const View& v) {
@@ -234,7 +241,7 @@ struct Program::Impl {
                                   .out = fused[index].dtype,
                                   .trans_b = true,
                                   .lda = read.stride,
-                                  .ldb = spread_stride(in_cols, compute()),
+                                  .ldb = row_stride(in_cols, compute(), options.device),
                                   .ldc = fused[index].stride,
                                   .accumulate = sum != nullptr,
                                   .bias = bias});
@@ -246,16 +253,44 @@ struct Program::Impl {
                          const LinearsOp& linears = std::get<LinearsOp>(op(i));
                          if (observer) observe(linears, read);
                          const auto& weights = run.weights->group(group);
+                         if (!weights.packed.empty())
+                           return packed_product(weights, cols, read, fused[index], from);
                          matmul->run(pointer(read), weights.weight.data(), weights.bias.as<float>(),
                                      pointer(fused[index]), from ? in(from).data : nullptr);
                        }});
   }
 
+  // y = x W^T of weights that stay packed, plus bias, or plus `from`.
+  void packed_product(const BlockWeights::Group& weights, int64_t cols, const View& x,
+                      const View& y, const View& from) {
+    int64_t bytes = 0;
+    for (const auto& part : weights.packed)
+      bytes = std::max(bytes, kernels::packed_matmul_scratch_bytes(part.weight, rows));
+    void* const scratch = packed_scratch(bytes);
+    for (const auto& part : weights.packed) {
+      View to = y;
+      to.col += part.row;
+      kernels::packed_matmul(part.weight, rows, any(x), out(to), scratch);
+    }
+    if (weights.has_bias) kernels::cuda::add_bias(rows, cols, weights.bias.as<float>(), out(y));
+    if (from) add(rows, cols, in(from), in(y), out(y));
+  }
+  // Kept by the calling thread, as that of attention.
+  static void* packed_scratch(int64_t bytes) {
+    thread_local Buffer buffer;
+    if (buffer.bytes() < bytes || buffer.device() != current_device()) {
+      buffer = Buffer();
+      buffer = Buffer(bytes, current_device());
+    }
+    return buffer.data();
+  }
+
   // While training, products round what only products, gates, rotations and attention read. More
-  // values along k than a kernel packs at a time leave sums in C between, which rounded ones cannot
-  // hold: all of k packed at once costs more there than rounding saves.
+  // values along k than a CPU's kernel packs at a time leave sums in C between, which rounded ones
+  // cannot hold: all of k packed at once costs more there than rounding saves.
   bool rounds(int64_t k) const {
-    return (options.train || options.as_trained) && compute() == DType::kBF16 && k <= kRoundedDepth;
+    return (options.train || options.as_trained) && compute() == DType::kBF16 &&
+           (k <= kRoundedDepth || options.device.is_cuda());
   }
   static bool reads_rounded(const Op& o) {
     return std::holds_alternative<GatedOp>(o) || std::holds_alternative<RopeOp>(o) ||
@@ -329,11 +364,36 @@ struct Program::Impl {
     touch(x, forward_step(i));
     const size_t table = rope_tables.size();
     rope_tables.emplace_back();
-    const HeadShape shape{rows, o.heads, o.head_dim};
+    if (const RopeOp* before = rope_beside(i)) {
+      rope_with(i - 1, table - 1, value[at(before->out)], before->heads + o.heads, o.head_dim);
+      return;
+    }
+    rope_with(i, table, x, o.heads, o.head_dim);
+  }
+
+  void rope_with(int i, size_t table, const View& x, int64_t heads, int64_t head_dim) {
+    const HeadShape shape{rows, heads, head_dim};
     forward.push_back({timing("rope.forward"), moves(shape.cols(), {x, x}), [=, this](Run& run) {
                          const int64_t offset = run.cache ? run.cache->length : 0;
                          rotate(table, i, shape, offset, any(x), out(x), false);
                        }});
+  }
+
+  // On a GPU a rotation turns the heads that lie behind its own as well, in one launch: the
+  // rotation before op i, if it is the same, of such neighbours; its step is taken back.
+  const RopeOp* rope_beside(int i) {
+    if (!options.device.is_cuda() || options.train || i == 0) return nullptr;
+    const auto& o = std::get<RopeOp>(op(i));
+    const auto* before = std::get_if<RopeOp>(&op(i - 1));
+    if (before == nullptr || before->head_dim != o.head_dim) return nullptr;
+    if (i > 1 && std::holds_alternative<RopeOp>(op(i - 2))) return nullptr;  // has its own neighbour
+    const RopeSpec &a = before->spec, &b = o.spec;
+    const View &x = value[at(before->out)], &y = value[at(o.out)];
+    if (a.inv_freq != b.inv_freq || a.factor != b.factor || a.interleaved != b.interleaved ||
+        x.buffer != y.buffer || y.col != x.col + before->heads * o.head_dim)
+      return nullptr;
+    forward.pop_back();
+    return before;
   }
 
   void rotate(size_t table, int i, const HeadShape& shape, int64_t offset, RowsAny x, RowsOut y,
@@ -402,13 +462,18 @@ struct Program::Impl {
             options.batch);
     require(cache->length + rows <= cache->capacity, "attention", "the cache holds ",
             cache->capacity, " positions, position ", cache->length + rows, " was asked for");
-    const int64_t cols = shape.kv_heads * shape.head_dim;
-    auto& slot = cache->entries.at(entry);
-    float *keys = slot.k.as<float>(), *values = slot.v.as<float>();
-    convert(cols, any(k), {keys + cache->length * cols, DType::kF32, cols});
-    convert(cols, any(v), {values + cache->length * cols, DType::kF32, cols});
+    const int64_t cols = shape.kv_heads * shape.head_dim, size = size_of(cache->dtype);
+    char* const keys = cache->entries.at(entry).as<char>();
+    char *const values = keys + cols * size, *const next = keys + cache->length * 2 * cols * size;
+    if (v.buffer == k.buffer && v.col == k.col + cols) {
+      convert(2 * cols, any(k), {next, cache->dtype, 2 * cols});
+    } else {
+      convert(cols, any(k), {next, cache->dtype, 2 * cols});
+      convert(cols, any(v), {next + cols * size, cache->dtype, 2 * cols});
+    }
     shape.kv_len = cache->length + rows;
-    attention_fwd(shape, any(q), RowsIn{keys, cols}, RowsIn{values, cols}, out(y), nullptr);
+    attention_fwd(shape, any(q), RowsAny{keys, cache->dtype, 2 * cols},
+                  RowsAny{values, cache->dtype, 2 * cols}, out(y), nullptr);
   }
 
   void plan_forward(int i, const GatedOp& o) {
@@ -572,7 +637,7 @@ struct Program::Impl {
                                   .in = compute(),
                                   .out = d_x.dtype,
                                   .lda = d_y_read.stride,
-                                  .ldb = spread_stride(in_cols, compute()),
+                                  .ldb = row_stride(in_cols, compute(), options.device),
                                   .ldc = d_x.stride,
                                   .accumulate = accumulate,
                                   .int8 = options.int8_gradients});
@@ -686,10 +751,18 @@ struct Program::Impl {
   }
 
   void run_steps(std::vector<Step>& steps, Run& run) {
+    const DeviceScope scope(options.device);
+    if (!options.timed) {
+      for (Step& step : steps) step.run(run);
+      return;
+    }
     using Clock = std::chrono::steady_clock;
+    const bool queued = options.device.is_cuda();
+    if (queued) synchronize();
     auto start = Clock::now();
     for (Step& step : steps) {
       step.run(run);
+      if (queued) synchronize();
       const auto end = Clock::now();
       if (observer) timings[timing("observer")].seconds += observer_seconds;
       OpTiming& t = timings[step.timing];
@@ -705,7 +778,7 @@ struct Program::Impl {
 
 Program::Program(const Graph& graph, const ProgramOptions& options)
     : impl_(std::make_unique<Impl>(graph, options)) {
-  impl_->arena.allocate();
+  impl_->arena.allocate(options.device);
 }
 Program::~Program() = default;
 Program::Program(Program&&) noexcept = default;
@@ -713,6 +786,10 @@ Program::Program(Program&&) noexcept = default;
 int64_t Program::rows() const { return impl_->rows; }
 float* Program::input() {
   return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.input())]));
+}
+void Program::read_input_from(const float* rows) {
+  require(!impl_->options.train, "program", "internal: a training program's input lies elsewhere");
+  impl_->outer_input = const_cast<float*>(rows);
 }
 const float* Program::output() const {
   return static_cast<float*>(impl_->pointer(impl_->value[Impl::at(impl_->graph.output())]));
@@ -747,12 +824,22 @@ void Program::set_linear_input_observer(LinearInputObserver observer) {
 }
 DType Program::gradient_dtype(const ProgramOptions& options, bool accumulates) {
   const bool narrow = options.compute == DType::kBF16 && !accumulates &&
-                      options.batch * options.seq_len <= Impl::kRoundedDepth;
+                      (options.batch * options.seq_len <= Impl::kRoundedDepth ||
+                       options.device.is_cuda());
   return narrow ? DType::kBF16 : DType::kF32;
 }
 DType Program::gradient_dtype(bool accumulates) const {
   return gradient_dtype(impl_->options, accumulates);
 }
+void Program::rename(const Graph& graph) {
+  require(same_shape(graph, impl_->graph), "program", "internal: a block of another shape");
+  impl_->graph = graph;
+}
+void Program::clear_timings() {
+  for (OpTiming& t : impl_->timings) t.seconds = t.flops = t.bytes = 0, t.calls = 0;
+}
+Device Program::device() const { return impl_->options.device; }
+void Program::set_timed(bool timed) { impl_->options.timed = timed; }
 int64_t Program::bytes() const { return impl_->arena.bytes(); }
 const std::vector<OpTiming>& Program::timings() const { return impl_->timings; }
 int64_t Program::bytes_needed(const Graph& graph, const ProgramOptions& options) {
@@ -760,10 +847,12 @@ int64_t Program::bytes_needed(const Graph& graph, const ProgramOptions& options)
 }
 
 int64_t Program::workspace_bytes(const Graph& graph, const ProgramOptions& options) {
+  const DeviceScope scope(options.device);
   const Impl program(graph, options);
   int64_t product = 0, attention = 0;
   for (const auto& p : program.products)
-    product = std::max(product, matmul_workspace_bytes(p->spec));
+    product = std::max(product, options.device.is_cuda() ? kernels::cuda::kProductWorkspace
+                                                         : matmul_workspace_bytes(p->spec));
   for (const Op& op : graph.ops())
     if (const auto* o = std::get_if<AttentionOp>(&op))
       for (const bool backward : {false, options.train})

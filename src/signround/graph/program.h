@@ -14,14 +14,13 @@
 namespace signround {
 
 // Keys and values of the positions seen so far, for generating token by token. One entry per
-// attention of the block.
+// attention of the block: (capacity, 2 * kv_heads * head_dim) values of `dtype` (kF32 or kBF16),
+// the keys of a position before its values.
 struct KvCache {
-  struct Entry {
-    Buffer k, v;  // (capacity, kv_heads * head_dim) f32
-  };
-  std::vector<Entry> entries;
+  std::vector<Buffer> entries;
+  DType dtype = DType::kF32;
   int64_t length = 0, capacity = 0;
-  KvCache(const Graph& graph, int64_t capacity);
+  KvCache(const Graph& graph, int64_t capacity, Device device = {}, DType dtype = DType::kF32);
 };
 
 struct ProgramOptions {
@@ -36,6 +35,8 @@ struct ProgramOptions {
   bool bias_gradients = false;         // and of the biases of tuned linear layers
   // Gradients from products of operands rounded to 8 bits (MatmulSpec::int8).
   bool int8_gradients = false;
+  Device device = {};  // where all buffers lie and operations run
+  bool timed = true;   // timings() are kept; on a GPU, each operation is then waited for
 };
 
 // Time and work of each kind of operation, accumulated over runs.
@@ -57,6 +58,8 @@ class Program {
 
   int64_t rows() const;
   float* input();               // (rows, cols): fill before forward
+  // forward() reads rows there from now on; nullptr: in input() again. Not with backward().
+  void read_input_from(const float* rows);
   const float* output() const;  // (rows, cols): valid after forward, until the next forward
   float* output();
   float* output_gradient();  // (rows, cols): fill before backward; backward overwrites it
@@ -65,6 +68,7 @@ class Program {
   // With a cache: rows are the next seq_len positions of one sequence; their keys and values are
   // appended to it.
   void forward(const BlockWeights& weights, KvCache* cache = nullptr);
+  // On a GPU both are queued: input, output and gradients lie there.
   // After forward. Weight gradients go into weights' gradient buffers: overwritten, or added to
   // with `accumulate`, which needs them in f32. Gradients of norms and biases, where they were
   // planned, are always added to: the caller zeroes them.
@@ -81,8 +85,13 @@ class Program {
   static DType gradient_dtype(const ProgramOptions& options, bool accumulates);
   DType gradient_dtype(bool accumulates) const;
 
+  Device device() const;
+  // The program of another block of the same shape from now on. REQUIRES: same_shape(graph, its graph).
+  void rename(const Graph& graph);
+  void set_timed(bool timed);
   int64_t bytes() const;  // planned buffers
   const std::vector<OpTiming>& timings() const;
+  void clear_timings();
   // Bytes that a program of these options would plan, without allocating them.
   static int64_t bytes_needed(const Graph& graph, const ProgramOptions& options);
   // Bytes that its kernels keep beside these: the largest product's packed operands and the largest

@@ -13,21 +13,25 @@
 
 namespace signround {
 
-// (samples, seq_len, cols) in f32 or bf16, in memory or in a file. Not thread-safe.
+// (samples, seq_len, cols) in f32 or bf16, in memory of the host or of a GPU, or in a file. In the
+// scope of a GPU, rows to copy to or from lie there, wherever the stream is. Not thread-safe.
 class ActivationStream {
  public:
   ActivationStream() = default;
   // folder: where the file without a name is made that holds all but one sample; empty: all is in
   // memory. Error{kIo} where the disk has too little space.
   ActivationStream(int64_t samples, int64_t seq_len, int64_t cols, DType dtype,
-                   std::filesystem::path folder = {});
+                   std::filesystem::path folder = {}, Device device = {});
 
   int64_t samples() const { return samples_; }
   int64_t seq_len() const { return seq_len_; }
   int64_t cols() const { return cols_; }
   DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
   // The seq_len rows of one sample; from a file they are valid until the next call of any function.
   RowsAny sample(int64_t i) const;
+  // Copies samples as they are into consecutive rows of the stream's type.
+  void copy(const int64_t* indices, int64_t count, void* rows) const;
 
   // Copies samples into consecutive rows of f32, and back.
   void gather(const int64_t* indices, int64_t count, float* rows) const;
@@ -46,6 +50,9 @@ class ActivationStream {
 
   int64_t samples_ = 0, seq_len_ = 0, cols_ = 0;
   DType dtype_ = DType::kF32;
+  Device device_;
+  mutable Buffer on_gpu_;  // one sample of a stream of the host, on its way to or from a GPU
+  void* stage() const;
   std::filesystem::path folder_;
   std::optional<ScratchFile> file_;
   mutable Buffer memory_;  // all samples, or the one that was read or written last

@@ -47,7 +47,8 @@ struct MachineRates {
   double flops = 0;  // of the products' precision, per second
   double bytes = 0;  // read and written by a copy, per second
 };
-MachineRates machine_rates(DType compute);  // measures at the first call, in about 0.2 s
+MachineRates machine_rates(DType compute, Device device = {});  // measures at the first call, in about 0.2 s
+double product_rate(DType compute, Device device = {});  // the first of the two alone
 
 // A table: part, seconds, share of `whole` seconds, rate, and the rate's share of the machine's.
 // What the parts leave of the whole is its last line, "other".

@@ -6,21 +6,40 @@
 
 namespace signround {
 
-BlockWeights::BlockWeights(const Graph& graph, DType compute) : compute_(compute) {
+BlockWeights::BlockWeights(const Graph& graph, DType compute, Device device,
+                           const std::set<std::string>& packed)
+    : device_(device), compute_(compute) {
   for (const Op& op : graph.ops()) {
     if (const auto* linears = std::get_if<LinearsOp>(&op)) {
       Group group;
       group.in = linears->params[0].in;
       for (const auto& p : linears->params) group.out += p.out, group.has_bias |= p.bias;
-      group.stride = spread_stride(group.in, compute);
-      group.weight = Buffer(group.out * group.stride * size_of(compute));
-      if (group.has_bias) group.bias = Buffer(group.out * 4);
+      group.stride = row_stride(group.in, compute, device);
+      const bool dense = std::any_of(linears->params.begin(), linears->params.end(),
+                                     [&](const LinearParam& p) { return !packed.count(p.name); });
+      if (dense) group.weight = Buffer(group.out * group.stride * size_of(compute), device);
+      if (group.has_bias) group.bias = Buffer(group.out * 4, device);
       groups_.push_back(std::move(group));
     } else if (const auto* norm = std::get_if<NormOp>(&op)) {
-      norms_.emplace_back(norm->weight.size * 4);
+      norms_.emplace_back(norm->weight.size * 4, device);
     }
   }
   rename(graph);
+}
+
+void BlockWeights::upload(const BlockWeights& from) {
+  require(device_.is_cuda() && from.groups_.size() == groups_.size() &&
+              from.norms_.size() == norms_.size(),
+          "block weights", "internal: an upload from another block");
+  const auto copy = [](Buffer& to, const Buffer& source) {
+    require(to.bytes() == source.bytes(), "block weights", "internal: an upload of another layout");
+    if (to.bytes() > 0) copy_to_device(to.data(), source.data(), to.bytes());
+  };
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    copy(groups_[g].weight, from.groups_[g].weight);
+    copy(groups_[g].bias, from.groups_[g].bias);
+  }
+  for (size_t n = 0; n < norms_.size(); ++n) copy(norms_[n], from.norms_[n]);
 }
 
 void BlockWeights::rename(const Graph& graph) {
@@ -50,19 +69,19 @@ void BlockWeights::allocate_gradients(DType dtype) {
     const int64_t bytes = group.out * group.in * size_of(dtype);
     if (group.gradient.bytes() == bytes) continue;
     group.gradient = Buffer();
-    group.gradient = Buffer(bytes);
+    group.gradient = Buffer(bytes, device_);
   }
 }
 
 void BlockWeights::allocate_norm_gradients() {
   if (norm_gradients_.empty())
     for (const Buffer& norm : norms_)
-      norm_gradients_.emplace_back(norm.bytes());
+      norm_gradients_.emplace_back(norm.bytes(), device_);
 }
 
 void BlockWeights::allocate_bias_gradients() {
   for (Group& group : groups_)
-    if (group.has_bias && !group.bias_gradient.data()) group.bias_gradient = Buffer(group.out * 4);
+    if (group.has_bias && !group.bias_gradient.data()) group.bias_gradient = Buffer(group.out * 4, device_);
 }
 
 WeightView BlockWeights::weight(std::string_view linear_name) {
@@ -104,15 +123,21 @@ std::span<float> BlockWeights::vector_gradient(std::string_view name) {
 }
 
 void BlockWeights::zero_vector_gradients() {
-  for (Buffer& gradient : norm_gradients_) std::ranges::fill(floats(gradient), 0.0f);
-  for (Group& group : groups_) std::ranges::fill(floats(group.bias_gradient), 0.0f);
+  const auto zero = [&](Buffer& gradient) {
+    if (device_.is_cuda() && gradient.bytes() > 0)
+      zero_on_device(gradient.data(), gradient.bytes());
+    else
+      std::ranges::fill(floats(gradient), 0.0f);
+  };
+  for (Buffer& gradient : norm_gradients_) zero(gradient);
+  for (Group& group : groups_) zero(group.bias_gradient);
 }
 
 int64_t BlockWeights::bytes_needed(const Graph& graph, DType compute,
-                                   std::optional<DType> gradients) {
+                                   std::optional<DType> gradients, Device device) {
   int64_t bytes = gradients ? graph.num_weights() * size_of(*gradients) : 0;
   for (const auto& p : graph.linear_params())
-    bytes += p.out * spread_stride(p.in, compute) * size_of(compute);
+    bytes += p.out * row_stride(p.in, compute, device) * size_of(compute);
   for (const auto& v : graph.vector_params()) bytes += v.size * 4;
   return bytes;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "signround/graph/graph.h"
+#include "signround/kernels/packed_matmul.h"
 #include "signround/tensor/buffer.h"
 #include "signround/tensor/rows.h"
 
@@ -32,10 +34,23 @@ class BlockWeights {
     int64_t stride = 0;       // of the weight; gradients lie row by row without gaps
     bool has_bias = false;
     Buffer weight, bias, gradient, bias_gradient;
+    // On a GPU, for products alone: instead of `weight`, which is empty then. From the group's row
+    // `row` on; together they are all of it.
+    struct Packed {
+      int64_t row = 0;
+      kernels::PackedWeight weight;
+    };
+    std::vector<Packed> packed;
   };
 
-  // Memory for all parameters of `graph`, weights in `compute` (kF32 or kBF16).
-  BlockWeights(const Graph& graph, DType compute);
+  // Memory for all parameters of `graph` on `device`, weights in `compute` (kF32 or kBF16). Pinned
+  // memory is laid out as a GPU's, for upload().
+  // A group whose layers are all in `packed` gets no weight: the caller gives it packed ones.
+  BlockWeights(const Graph& graph, DType compute, Device device = {},
+               const std::set<std::string>& packed = {});
+  // All parameters from memory of the same layout to this GPU: queued, so `from` must stay as it is
+  // until synchronize().
+  void upload(const BlockWeights& from);
   // Blocks of the same shape can share one BlockWeights: gives it the next block's names. What it
   // holds stays. REQUIRES: same_shape(graph, the graph that it was made for).
   void rename(const Graph& graph);
@@ -45,6 +60,7 @@ class BlockWeights {
   void allocate_bias_gradients();  // for all linear layers that have one
 
   DType compute() const { return compute_; }
+  Device device() const { return device_; }
   DType gradient_dtype() const { return gradient_dtype_; }
   WeightView weight(std::string_view linear_name);
   std::span<float> vector(std::string_view name);  // a norm's weight or a "name.bias"
@@ -65,12 +81,14 @@ class BlockWeights {
   }  // in the order of recording
   Group& group(size_t linears_op) { return groups_[linears_op]; }
   // gradients: their type, or none.
-  static int64_t bytes_needed(const Graph& graph, DType compute, std::optional<DType> gradients);
+  static int64_t bytes_needed(const Graph& graph, DType compute, std::optional<DType> gradients,
+                              Device device = {});
 
  private:
   static std::span<float> floats(Buffer& buffer) {
     return {buffer.as<float>(), static_cast<size_t>(buffer.bytes() / 4)};
   }
+  Device device_;
   DType compute_, gradient_dtype_ = DType::kF32;
   std::vector<Group> groups_;
   std::vector<Buffer> norms_, norm_gradients_;

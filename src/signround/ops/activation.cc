@@ -1,6 +1,7 @@
 #include "signround/ops/activation.h"
 
 #include "signround/base/parallel.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -24,6 +25,7 @@ void run_fwd(const char* op, const kernels::ActFwd& args, int64_t n) {
   check_shape(op, shape);
   check_in(op, "x", args.x, shape);
   check_out(op, "y", args.y, shape);
+  if (on_cuda()) return kernels::cuda::act_fwd(args, n);
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(args.cols),
                [&](int64_t begin, int64_t end) { kernel.fwd(args, begin, end); });
@@ -35,6 +37,7 @@ void run_bwd(const char* op, const kernels::ActBwd& args, int64_t n) {
   check_in(op, "x", args.x, shape);
   check_in(op, "d_y", args.d_y, shape);
   check_grad(op, "d_x", args.d_x, shape, args.accumulate);
+  if (on_cuda()) return kernels::cuda::act_bwd(args, n);
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(args.cols),
                [&](int64_t begin, int64_t end) { kernel.bwd(args, begin, end); });

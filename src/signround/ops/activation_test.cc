@@ -255,11 +255,13 @@ TEST(Activation, RefusesWhatDoesNotFit) {
   std::vector<float> x(12);
   const RowsIn in{x.data(), 4};
   const RowsOut out{x.data(), DType::kF32, 4}, out16{x.data(), DType::kBF16, 4};
-  EXPECT_THROW(glu_fwd(Activation::kSilu, 3, 4, in, {}, out), Error);
-  EXPECT_THROW(glu_fwd(Activation::kSilu, 3, 5, in, in, out), Error);
-  EXPECT_THROW(glu_bwd(Activation::kSilu, 3, 4, in, in, in, out, out16, false), Error);
-  EXPECT_THROW(glu_bwd(Activation::kSilu, 3, 4, in, in, in, out16, out16, true), Error);
-  EXPECT_THROW(activation_fwd(Activation::kSilu, -1, 4, in, out), Error);
+  for_each_kernel([&] {
+    EXPECT_THROW(glu_fwd(Activation::kSilu, 3, 4, in, {}, out), Error);
+    EXPECT_THROW(glu_fwd(Activation::kSilu, 3, 5, in, in, out), Error);
+    EXPECT_THROW(glu_bwd(Activation::kSilu, 3, 4, in, in, in, out, out16, false), Error);
+    EXPECT_THROW(glu_bwd(Activation::kSilu, 3, 4, in, in, in, out16, out16, true), Error);
+    EXPECT_THROW(activation_fwd(Activation::kSilu, -1, 4, in, out), Error);
+  });
 }
 
 }  // namespace

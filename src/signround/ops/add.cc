@@ -2,6 +2,7 @@
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/add.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -25,6 +26,7 @@ void add(int64_t n, int64_t d, RowsIn x, RowsIn y, RowsOut z) {
   detail::check_in("add", "y", y, shape);
   detail::check_out("add", "z", z, shape);
   const kernels::Add args{d, x, y, z};
+  if (on_cuda()) return kernels::cuda::add(args, n);
   const auto& kernel = pick_kernel("add", kKernels);
   parallel_for(n, detail::row_grain(d),
                [&](int64_t begin, int64_t end) { kernel.run(args, begin, end); });

@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/kernels/cpu/attention.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/tensor/buffer.h"
 
@@ -96,9 +97,9 @@ void check_inputs(const char* op, const AttentionShape& s, RowsAny q, RowsAny k,
 
 void* scratch(int64_t bytes) {
   thread_local Buffer buffer;
-  if (buffer.bytes() < bytes) {
+  if (buffer.bytes() < bytes || buffer.device() != current_device()) {
     buffer = Buffer();
-    buffer = Buffer(bytes);
+    buffer = Buffer(bytes, current_device());
   }
   return buffer.data();
 }
@@ -112,6 +113,7 @@ std::span<const AttentionKernel> attention_kernels(bool bf16_products) {
 
 int64_t attention_scratch_bytes(const AttentionShape& shape, bool backward) {
   check_shape("attention", shape);
+  if (on_cuda()) return kernels::cuda::attention_scratch_bytes(shape, backward);
   return kernel_for("attention", shape).scratch_bytes(shape, backward);
 }
 
@@ -119,6 +121,9 @@ void attention_fwd(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v,
                    float* lse) {
   check_inputs("attention", shape, q, k, v);
   check_out("attention", "y", y, shape.heads * shape.head_dim);
+  if (on_cuda())
+    return kernels::cuda::attention_fwd(
+        shape, q, k, v, y, lse, scratch(kernels::cuda::attention_scratch_bytes(shape, false)));
   const AttentionKernel& kernel = kernel_for("attention", shape);
   kernel.fwd(shape, q, k, v, y, lse, scratch(kernel.scratch_bytes(shape, false)));
 }
@@ -134,6 +139,10 @@ void attention_bwd(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v,
   if (d_q) check_out(op, "d_q", d_q, cols);
   if (d_k) check_out(op, "d_k", d_k, kv_cols);
   if (d_v) check_out(op, "d_v", d_v, kv_cols);
+  if (on_cuda())
+    return kernels::cuda::attention_bwd(
+        shape, q, k, v, y, lse, d_y, d_q, d_k, d_v,
+        scratch(kernels::cuda::attention_scratch_bytes(shape, true)));
   const AttentionKernel& kernel = kernel_for(op, shape);
   kernel.bwd(shape, q, k, v, y, lse, d_y, d_q, d_k, d_v,
              scratch(kernel.scratch_bytes(shape, true)));

@@ -11,7 +11,9 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/device/device.h"
 #include "signround/kernels/cpu/attention_ref.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/testing/complex_step.h"
 #include "signround/testing/random.h"
@@ -113,10 +115,13 @@ double dot(const double* a, const double* b, int64_t n, bool absolute = false) {
 // u is the rounding of what is multiplied, 2^-9 for bf16: each side of a product has it, so that a
 // term x y moves by both = (1 + u)^2 - 1. It adds to e_s both scale sum |q_d k_d|, to e_p both sum
 // |d_y_d v_d|, and to the terms of y, d_v, d_k and d_q both of themselves, on top of their own
-// error. With it r is no longer small against 1: P moves by e^r - 1. A kernel that rounds so may
-// also be off by 2^-18 in 2^x, which moves P twice, once through the sum.
-Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps = 0, double u = 0) {
-  const double both = (1 + u) * (1 + u) - 1, exp2_eps = u > 0 ? 2 * 0x1p-18 : 0;
+// error. Inputs that are in bf16 already are not rounded: u_in = 0, and the weights alone have u.
+// With u, r is no longer small against 1: P moves by e^r - 1. A kernel that rounds so may also be
+// off by 2^-18 in 2^x, which moves P twice, once through the sum.
+Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps, double u,
+                double u_in) {
+  const double both = (1 + u) * (1 + u_in) - 1, both_in = (1 + u_in) * (1 + u_in) - 1;
+  const double exp2_eps = u > 0 ? 2 * 0x1p-18 : 0;
   const Tensors<double> t{Rows<double>(f.q), Rows<double>(f.k), Rows<double>(f.v),
                           Rows<double>(f.d_y)};
   const int64_t dim = s.head_dim, n_sum = s.kv_len + s.q_len * s.group();
@@ -145,7 +150,7 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
         double top = 0, top_score = 0;
         for (int64_t j = 0; j < n; ++j) {
           const double* k = t.k.heads()(kv_row + j, g);
-          e_s[j] = (double(dim + 4) * kEps + both) * s.scale * dot(q, k, dim, true) +
+          e_s[j] = (double(dim + 4) * kEps + both_in) * s.scale * dot(q, k, dim, true) +
                    8 * kEps * s.softcap;
           top = std::max(top, e_s[j]);
           top_score = std::max(top_score, std::abs(score[j]));
@@ -169,7 +174,7 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
                  *d_v_tol = e.d_v_tol.heads()(kv_row + j, g);
           const double p = std::exp(score[j] - e.lse[flat]), r = std::expm1(e_s[j] + shared);
           const double d_p = dot(d_y, v, dim), size = std::abs(d_p) + std::abs(m);
-          const double e_p = (double(dim) * kEps + both) * dot(d_y, v, dim, true);
+          const double e_p = (double(dim) * kEps + both_in) * dot(d_y, v, dim, true);
           const double e_slope = s.softcap > 0 ? 2 * e_s[j] / s.softcap + 4 * kEps : 0;
           const double e_ds = slope[j] * p * (r * size + (1 + r) * (e_p + e_m) + 4 * kEps * size) +
                               p * size * e_slope;
@@ -184,6 +189,9 @@ Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps =
         }
       }
   return e;
+}
+Expected expect(const AttentionShape& s, const Tensors<float>& f, double y_eps = 0, double u = 0) {
+  return expect(s, f, y_eps, u, u);
 }
 
 float as_f32(float v) { return v; }
@@ -230,11 +238,10 @@ Result<Out> run(const AttentionKernel& kernel, const AttentionShape& s, const Te
   return r;
 }
 
-// What is read in bf16 gives the bits of f32 rows that hold the same values.
-void expect_type_of_inputs_means_nothing(const AttentionKernel& kernel, const AttentionShape& s) {
-  Tensors<float> wide = random_tensors(s, 3);
-  const auto rounded = [](Rows<float>& from) {
-    Rows<BF16> to(from.rows, from.cols / from.dim, from.dim, 5);
+// Rounds the tensors and returns them in bf16 as well, pad values between rows.
+Tensors<BF16> rounded(Tensors<float>& wide, int64_t pad) {
+  const auto round = [&](Rows<float>& from) {
+    Rows<BF16> to(from.rows, from.cols / from.dim, from.dim, pad);
     for (int64_t t = 0; t < from.rows; ++t)
       for (int64_t c = 0; c < from.cols; ++c) {
         to.at(t, c) = to_bf16(from.at(t, c));
@@ -242,7 +249,15 @@ void expect_type_of_inputs_means_nothing(const AttentionKernel& kernel, const At
       }
     return to;
   };
-  const Tensors<BF16> narrow{rounded(wide.q), rounded(wide.k), rounded(wide.v), rounded(wide.d_y)};
+  return {round(wide.q), round(wide.k), round(wide.v), round(wide.d_y)};
+}
+
+// What is read in bf16 gives the bits of f32 rows that hold the same values. pad: values between
+// the bf16 rows.
+void expect_type_of_inputs_means_nothing(const AttentionKernel& kernel, const AttentionShape& s,
+                                         int64_t pad = 5) {
+  Tensors<float> wide = random_tensors(s, 3);
+  const Tensors<BF16> narrow = rounded(wide, pad);
   const Result<float> want = run<float>(kernel, s, wide, 0), got = run<float>(kernel, s, narrow, 0);
   EXPECT_EQ(got.lse, want.lse);
   EXPECT_EQ(got.y.values, want.y.values);
@@ -296,15 +311,51 @@ TEST(AttentionReference, BackwardMatchesComplexStep) {
   }
 }
 
+// The kernels of a GPU as rows of a table. They read the host's memory: an emulated GPU does, and
+// so does a real one that shares it.
+AttentionShape as_on_cuda(AttentionShape s, bool bf16_products) {
+  s.bf16_products = bf16_products;
+  return s;
+}
+template <bool kBf16>
+constexpr AttentionKernel kCuda = {
+    "cuda",
+    [] { return why_no_cuda(); },
+    [](const AttentionShape&) { return true; },
+    [](const AttentionShape& s, bool backward) {
+      return kernels::cuda::attention_scratch_bytes(as_on_cuda(s, kBf16), backward);
+    },
+    [](const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsOut y, float* lse,
+       void* scratch) {
+      const DeviceScope scope({Device::Kind::kCuda, 0});
+      set_blocking_launches(true);
+      kernels::cuda::attention_fwd(as_on_cuda(s, kBf16), q, k, v, y, lse, scratch);
+    },
+    [](const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsAny y, const float* lse,
+       RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void* scratch) {
+      const DeviceScope scope({Device::Kind::kCuda, 0});
+      set_blocking_launches(true);
+      kernels::cuda::attention_bwd(as_on_cuda(s, kBf16), q, k, v, y, lse, d_y, d_q, d_k, d_v,
+                                   scratch);
+    }};
+
+template <bool kBf16>
+std::vector<AttentionKernel> all_kernels() {
+  const auto table = attention_kernels(kBf16);
+  std::vector<AttentionKernel> all(table.begin(), table.end());
+  if (why_no_cuda() == nullptr) all.push_back(kCuda<kBf16>);
+  return all;
+}
+
 class Attention : public ::testing::TestWithParam<AttentionKernel> {
  protected:
   // Threads have a test of their own; the others are about arithmetic.
   void SetUp() override { set_num_threads(1); }
   void TearDown() override { set_num_threads(0); }
 
-  // The scalar reference has one form; everything else is checked on each instruction set.
+  // The scalar reference and a GPU have one form; all else is checked on each instruction set.
   static void on_every_target(const std::function<void(const AttentionKernel&)>& body) {
-    if (GetParam().name == "ref") return body(GetParam());
+    if (GetParam().name == "ref" || GetParam().name == "cuda") return body(GetParam());
     int targets = 0;
     for_each_hwy_target([&](const char* target) {
       SCOPED_TRACE(target);
@@ -505,9 +556,7 @@ TEST_P(Attention, TheTypeOfInputsMeansNothing) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Attention,
-                         ::testing::ValuesIn(attention_kernels().begin(),
-                                             attention_kernels().end()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Attention, ::testing::ValuesIn(all_kernels<false>()),
                          [](const auto& row) { return std::string(row.param.name); });
 
 // Products that round their inputs to bf16: every kernel that is allowed to, and can run here.
@@ -518,7 +567,7 @@ class Bf16Attention : public ::testing::Test {
 
   static void on_every_kernel(const AttentionShape& s,
                               const std::function<void(const AttentionKernel&)>& body) {
-    for (const AttentionKernel& kernel : attention_kernels(true)) {
+    for (const AttentionKernel& kernel : all_kernels<true>()) {
       if (kernel.why_not() != nullptr || !kernel.fits(s)) continue;
       SCOPED_TRACE(std::string(kernel.name));
       body(kernel);
@@ -554,6 +603,44 @@ TEST_F(Bf16Attention, MatchesTheReferenceForAllMasksAndGroups) {
         s.window = window;
         check_everywhere<float>(s, 0, 0);
       }
+}
+
+// Weights alone are rounded, by at most 2^-8, so that the bounds are several times tighter. Tiles
+// of 32, 64 and 128 rows end inside and at the end of these lengths, windows within a tile and
+// behind it.
+TEST_F(Bf16Attention, MatchesTheReferenceForBf16Inputs) {
+  struct Case {
+    int64_t batch, q_len, kv_len, heads, kv_heads, dim, window;
+    float softcap;
+    bool causal;
+  };
+  for (const Case& c : std::vector<Case>{{1, 128, 128, 2, 2, 128, 0, 0, true},
+                                         {2, 70, 135, 4, 2, 128, 0, 0, true},
+                                         {1, 129, 129, 3, 1, 128, 40, 2, true},
+                                         {1, 192, 257, 2, 1, 64, 100, 0, true},
+                                         {2, 257, 257, 2, 1, 64, 0, 20, true},
+                                         {1, 100, 90, 4, 1, 64, 0, 0, false},
+                                         {1, 150, 170, 2, 1, 96, 33, 0, true},
+                                         {1, 65, 97, 2, 1, 96, 0, 5, false},
+                                         {1, 90, 90, 2, 1, 80, 0, 0, true},
+                                         {1, 60, 61, 2, 2, 48, 1, 0, true},
+                                         {1, 33, 40, 2, 1, 16, 0, 1, true},
+                                         {3, 16, 300, 8, 2, 112, 64, 0, true},
+                                         {1, 300, 300, 2, 1, 32, 130, 0, true}}) {
+    AttentionShape s = make_shape(c.batch, c.q_len, c.kv_len, c.heads, c.kv_heads, c.dim);
+    s.window = c.window;
+    s.softcap = c.softcap;
+    s.causal = c.causal;
+    SCOPED_TRACE(::testing::Message() << s);
+    Tensors<float> wide = random_tensors(s, 0);
+    const Tensors<BF16> narrow = rounded(wide, 8);
+    const Expected want = expect(s, wide, 0, 0x1p-8, 0),
+                   want16 = expect(s, wide, 0x1p-8, 0x1p-8, 0);
+    on_every_kernel(s, [&](const AttentionKernel& kernel) {
+      if (!HasFatalFailure()) check(run<float>(kernel, s, narrow, 0), want);
+      if (!HasFatalFailure()) check(run<BF16>(kernel, s, narrow, 2), want16);
+    });
+  }
 }
 
 // Keys are cut into blocks, the last of which is not whole.
@@ -626,6 +713,7 @@ TEST_F(Bf16Attention, TheTypeOfInputsMeansNothing) {
     const AttentionShape s = make_shape(2, 45, 70, 6, 2, dim);
     on_every_kernel(s, [&](const AttentionKernel& kernel) {
       expect_type_of_inputs_means_nothing(kernel, s);
+      expect_type_of_inputs_means_nothing(kernel, s, 8);  // rows of whole 16 bytes
     });
   }
 }

@@ -4,6 +4,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/kernels/cuda.h"
 #include "signround/ops/row_checks.h"
 
 namespace signround {
@@ -32,6 +33,7 @@ void bias_bwd(int64_t n, int64_t d, RowsAny d_y, std::span<float> d_b) {
   require(d_y.dtype == DType::kF32 || d_y.dtype == DType::kBF16, op, "d_y is ", name_of(d_y.dtype),
           ", expected F32 or BF16");
   detail::check_size(op, "d_b", d_b.size(), d);
+  if (on_cuda()) return kernels::cuda::bias_bwd(n, d, d_y, d_b.data());
   parallel_for((d + kColumns - 1) / kColumns, 1, [&](int64_t first, int64_t last) {
     for (int64_t tile = first; tile < last; ++tile) {
       const int64_t begin = tile * kColumns, end = std::min(d, begin + kColumns);

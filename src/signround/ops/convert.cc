@@ -2,6 +2,7 @@
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/convert.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -21,6 +22,7 @@ constexpr ConvertKernel kKernels[] = {{"hwy", runs_always, kernels::convert_hwy}
 void run(const char* op, int64_t n, const kernels::Convert& args) {
   const HeadShape shape{n, 1, args.cols};
   check_out(op, "y", args.y, shape, true);
+  if (on_cuda()) return kernels::cuda::convert(args, n);
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(args.cols),
                [&](int64_t begin, int64_t end) { kernel.run(args, begin, end); });
@@ -40,7 +42,7 @@ void embedding(std::span<const int32_t> ids, int64_t vocab, int64_t d, RowsAny t
   const int64_t n = static_cast<int64_t>(ids.size());
   check_shape(op, {vocab, 1, d});
   check_in(op, "the table", table, {vocab, 1, d});
-  for (size_t i = 0; i < ids.size(); ++i)
+  for (size_t i = 0; i < ids.size() && !on_cuda(); ++i)  // a GPU's lie there
     require(ids[i] >= 0 && ids[i] < vocab, op, "token ", i, " has the id ", ids[i],
             ", the table has ", vocab, " rows");
   run(op, n, {d, table, ids.data(), scale, y});

@@ -31,7 +31,14 @@ std::vector<float> patterns() {
     for (uint32_t offset = 0; offset < 9; ++offset)
       for (uint32_t sign : {0u, 0x80000000u})
         if (base + offset >= 4) values.push_back(std::bit_cast<float>((base + offset - 4) | sign));
+  while (values.size() % 8 != 0) values.push_back(0);
   return values;
+}
+
+// A GPU makes one NaN of all, except where bits are only moved.
+template <class T>
+bool both_nan(T a, T b) {
+  return on_cuda() && std::isnan(to_f32(a)) && std::isnan(to_f32(b));
 }
 
 template <class T>
@@ -41,9 +48,11 @@ void narrows_as_the_scalar_does() {
   const int64_t d = static_cast<int64_t>(values.size());
   for_each_kernel([&] {
     convert(1, d, {values.data(), DType::kF32, d}, {got.data(), GuardedRows<T>::dtype(), d});
-    for (size_t j = 0; j < values.size(); ++j)
-      ASSERT_EQ(got[j].bits, narrow<T>(values[j]).bits)
-          << std::hex << std::bit_cast<uint32_t>(values[j]);
+    for (size_t j = 0; j < values.size(); ++j) {
+      const T want = narrow<T>(values[j]);
+      ASSERT_TRUE(got[j].bits == want.bits || both_nan(got[j], want))
+          << std::hex << std::bit_cast<uint32_t>(values[j]) << " became " << got[j].bits;
+    }
   });
 }
 
@@ -55,8 +64,12 @@ void widens_as_the_scalar_does() {
   for_each_kernel([&] {
     convert(1, 65536, {values.data(), GuardedRows<T>::dtype(), 65536},
             {got.data(), DType::kF32, 65536});
-    for (size_t j = 0; j < values.size(); ++j)
-      ASSERT_EQ(std::bit_cast<uint32_t>(got[j]), std::bit_cast<uint32_t>(to_f32(values[j]))) << j;
+    for (size_t j = 0; j < values.size(); ++j) {
+      const float want = to_f32(values[j]);
+      ASSERT_TRUE(std::bit_cast<uint32_t>(got[j]) == std::bit_cast<uint32_t>(want) ||
+                  (on_cuda() && std::isnan(got[j]) && std::isnan(want)))
+          << j << " became " << got[j];
+    }
   });
 }
 
@@ -129,9 +142,11 @@ TEST(Convert, EmbeddingRefusesAnIdOutsideOfTheTable) {
 
 TEST(Convert, RefusesOtherTypesAndRowsOverEachOther) {
   std::vector<float> x(4);
-  EXPECT_THROW(convert(2, 2, {x.data(), DType::kF32, 2}, {x.data(), DType::kF32, 0}), Error);
-  EXPECT_THROW(convert(1, 4, {x.data(), DType::kI32, 4}, {x.data(), DType::kF32, 4}), Error);
-  EXPECT_THROW(convert(1, 4, {x.data(), DType::kF32, 4}, {x.data(), DType::kF64, 4}), Error);
+  for_each_kernel([&] {
+    EXPECT_THROW(convert(2, 2, {x.data(), DType::kF32, 2}, {x.data(), DType::kF32, 0}), Error);
+    EXPECT_THROW(convert(1, 4, {x.data(), DType::kI32, 4}, {x.data(), DType::kF32, 4}), Error);
+    EXPECT_THROW(convert(1, 4, {x.data(), DType::kF32, 4}, {x.data(), DType::kF64, 4}), Error);
+  });
 }
 
 TEST(Add, IsExactlyTheSumAndWorksInPlace) {

@@ -58,7 +58,7 @@ std::vector<HeadShape> shapes() {
 // variance changes only by its square. The sum of squares is off by (D + 3) u, its root by half of
 // that. A handful of roundings on top.
 TEST(LayerNorm, ForwardMatchesDouble) {
-  for_each_kernel([&] {
+  for_each_cpu_kernel([&] {
     for (const HeadShape& s : shapes()) {
       SCOPED_TRACE(::testing::Message() << s.tokens << " x " << s.heads << " x " << s.dim);
       auto x = GuardedRows<float>::random(s.tokens, s.cols(), 1, 2.0);
@@ -96,7 +96,7 @@ TEST(LayerNorm, ForwardMatchesDouble) {
 }
 
 TEST(LayerNorm, BackwardMatchesDouble) {
-  for_each_kernel([&] {
+  for_each_cpu_kernel([&] {
     for (const HeadShape& s : shapes()) {
       for (bool weights : {true, false}) {
         SCOPED_TRACE(::testing::Message() << s.tokens << " x " << s.heads << " x " << s.dim);

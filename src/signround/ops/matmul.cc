@@ -102,7 +102,10 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
   require(s.lda >= (s.trans_a ? s.m : s.k) && s.ldb >= (s.trans_b ? s.k : s.n) && s.ldc >= s.n,
           "matmul", "strides ", s.lda, ", ", s.ldb, ", ", s.ldc, " are shorter than the rows of ",
           s.m, " x ", s.k, " by ", s.k, " x ", s.n);
-  if (s.device.kind == Device::Kind::kCuda) return kernels::matmul_cuda(s);
+  if (s.device.is_cuda() || on_cuda()) {
+    require(!s.int8, "matmul", "products of 8-bit integers are for CPUs");
+    return kernels::cuda::matmul(s);
+  }
   return kernel_for(s).make(s);
 }
 

@@ -490,7 +490,7 @@ TEST(Matmul, RefusesStridesThatAreTooShort) {
 }
 
 TEST(Matmul, RefusesADeviceThatWasNotBuilt) {
-  if (kernels::why_no_cuda() == nullptr) return;  // built with CUDA: kernels/cuda has its own tests
+  if (why_no_cuda() == nullptr) return;  // built with CUDA: kernels/cuda has its own tests
   MatmulSpec spec{.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1};
   spec.device.kind = Device::Kind::kCuda;
   try {
@@ -500,6 +500,62 @@ TEST(Matmul, RefusesADeviceThatWasNotBuilt) {
     EXPECT_EQ(error.kind(), ErrorKind::kDevice);
   }
   EXPECT_THROW(Buffer(64, spec.device), Error);
+}
+
+// cuBLASLt on all ways that the graph uses it: operands of either order, rows apart, bf16 and f32.
+TEST(Matmul, OnAGpuIsTheDefinition) {
+  if (why_no_cuda() != nullptr) GTEST_SKIP() << why_no_cuda();
+  const DeviceScope scope({Device::Kind::kCuda, 0});
+  const auto make_on_gpu = [](const MatmulSpec& spec) -> std::unique_ptr<MatmulPlan> {
+    // Data goes there and back for each product.
+    struct OnGpu : MatmulPlan {
+      MatmulSpec s;
+      std::unique_ptr<MatmulPlan> plan;
+      void run(const void* a, const void* b, const float* bias, void* c,
+               const float* from) const override {
+        const Device gpu = current_device();
+        const auto up = [&](const void* data, int64_t bytes) {
+          Buffer buffer(bytes, gpu);
+          if (data != nullptr) copy_to_device(buffer.data(), data, bytes);
+          return buffer;
+        };
+        const int64_t in = size_of(s.in), of_c = s.m * s.ldc * size_of(s.out);
+        Buffer a_there = up(a, (s.trans_a ? s.k : s.m) * s.lda * in),
+               b_there = up(b, (s.trans_b ? s.n : s.k) * s.ldb * in),
+               bias_there = up(bias, s.bias ? 4 * s.n : 0), c_there = up(c, of_c),
+               from_there = up(from, from != nullptr ? of_c : 0);
+        plan->run(a_there.data(), b_there.data(), bias_there.as<float>(), c_there.data(),
+                  from_there.as<float>());
+        copy_to_host(c, c_there.data(), of_c);
+      }
+    };
+    auto product = std::make_unique<OnGpu>();
+    product->s = spec;
+    product->plan = make_matmul(spec);
+    return product;
+  };
+  for (DType in : {DType::kF32, DType::kBF16})
+    for (bool trans_a : {false, true})
+      for (bool trans_b : {false, true}) {
+        if (trans_a && trans_b) continue;
+        for (bool accumulate : {false, true})
+          expect_the_definition(make_on_gpu, {.m = 72,
+                                              .n = 56,
+                                              .k = 96,
+                                              .in = in,
+                                              .trans_a = trans_a,
+                                              .trans_b = trans_b,
+                                              .accumulate = accumulate,
+                                              .bias = !accumulate});
+        if (in == DType::kBF16)
+          expect_the_definition(make_on_gpu, {.m = 33,
+                                              .n = 40,
+                                              .k = 64,
+                                              .in = in,
+                                              .out = DType::kBF16,
+                                              .trans_a = trans_a,
+                                              .trans_b = trans_b});
+      }
 }
 
 TEST(ComputeRates, ArePositive) {

@@ -2,6 +2,7 @@
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/mse_loss.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -31,9 +32,13 @@ MseLoss run(int64_t n, int64_t d, RowsIn pred, RowsAny ref, std::span<const uint
   if (d_pred) check_out(op, "d_pred", d_pred, shape);
   const kernels::MseLoss args{
       d, pred, ref, mask.empty() ? nullptr : mask.data(), scale, row_sums.data(), d_pred};
+  MseLoss loss;
+  if (on_cuda()) {
+    kernels::cuda::mse_loss(args, n);
+    return loss;
+  }
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(d), [&](int64_t begin, int64_t end) { kernel.run(args, begin, end); });
-  MseLoss loss;
   for (double sum : row_sums) loss.sum += sum;
   loss.count = count_valid_rows(mask, n) * d;
   return loss;

@@ -16,7 +16,8 @@ struct MseLoss {
 int64_t count_valid_rows(std::span<const uint8_t> mask, int64_t n);
 
 // pred, ref: (n, d); ref f32 or bf16. mask: (n), 0 = the row does not count, empty = all do.
-// row_sums: (n), scratch that holds each row's sum afterwards.
+// row_sums: (n), scratch that holds each row's sum afterwards; on a GPU they are the result, and what is returned is
+// empty: nobody waits for it.
 MseLoss mse_loss_fwd(int64_t n, int64_t d, RowsIn pred, RowsAny ref, std::span<const uint8_t> mask,
                      std::span<double> row_sums);
 

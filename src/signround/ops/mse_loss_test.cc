@@ -6,6 +6,7 @@
 #include <complex>
 
 #include "signround/kernels/cpu/mse_loss_ref.h"
+#include "signround/kernels/cuda.h"
 #include "signround/ops/row_testing.h"
 #include "signround/testing/complex_step.h"
 
@@ -28,6 +29,15 @@ TEST(MseLoss, ReferenceBackwardMatchesComplexStep) {
   std::vector<double> d_pred(static_cast<size_t>(d));
   kernels::mse_loss_bwd_row(p.data(), r.data(), 0.3, d, d_pred.data());
   for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(d_pred[j], want[j], 1e-12);
+}
+
+// On a GPU the sums of the rows are the result.
+double sum_of(const MseLoss& loss, const std::vector<double>& row_sums) {
+  if (!on_cuda()) return loss.sum;
+  EXPECT_EQ(loss.sum, 0);
+  double sum = 0;
+  for (double v : row_sums) sum += v;
+  return sum;
 }
 
 // A square has two roundings of the difference and one of its own, 3 u; runs of 64 vectors are
@@ -54,8 +64,8 @@ TEST(MseLoss, MatchesDouble) {
         mse_loss_fwd_bwd(n, d, pred.in(), ref.any(), mask, scale, sums, d_pred16.out());
         const MseLoss loss16 = mse_loss_fwd(n, d, pred.in(), ref16.any(), mask, sums16);
         EXPECT_EQ(sums, sums_fwd);
-        EXPECT_EQ(loss.sum, only.sum);
-        EXPECT_EQ(loss.count, (masked ? 2 : 4) * d);
+        EXPECT_EQ(sum_of(loss, sums), sum_of(only, sums_fwd));
+        EXPECT_EQ(loss.count, on_cuda() ? 0 : (masked ? 2 : 4) * d);
         double want = 0, want16 = 0;
         for (int64_t i = 0; i < n; ++i) {
           const bool valid = !masked || mask[static_cast<size_t>(i)] != 0;
@@ -71,8 +81,8 @@ TEST(MseLoss, MatchesDouble) {
           ASSERT_NEAR(sums[static_cast<size_t>(i)], row, 24 * kUlp * row);
           want += row;
         }
-        EXPECT_NEAR(loss.sum, want, 24 * kUlp * want);
-        EXPECT_NEAR(loss16.sum, want16, 24 * kUlp * want16);
+        EXPECT_NEAR(sum_of(loss, sums), want, 24 * kUlp * want);
+        EXPECT_NEAR(sum_of(loss16, sums16), want16, 24 * kUlp * want16);
         expect_rounded(d_pred16, d_pred, n, d);
         ASSERT_TRUE(d_pred.guards_intact() && d_pred16.guards_intact());
         mse_loss_fwd_bwd(n, d, pred.in(), ref.any(), mask, scale, sums, pred.out());
@@ -102,21 +112,26 @@ TEST(MseLoss, SeesADifferenceOfOneUlp) {
     ref.at(0, j) = 1000;
     pred.at(0, j) = std::nextafter(1000.0f, 2000.0f);
   }
-  std::vector<double> sums(1);
   const double e = static_cast<double>(pred.at(0, 0)) - 1000;
-  EXPECT_NEAR(mse_loss_fwd(1, d, pred.in(), ref.any(), {}, sums).sum, 4096 * e * e,
-              4096 * e * e * 24 * kUlp);
+  for_each_kernel([&] {
+    std::vector<double> sums(1);
+    const MseLoss loss = mse_loss_fwd(1, d, pred.in(), ref.any(), {}, sums);
+    EXPECT_NEAR(sum_of(loss, sums), 4096 * e * e, 4096 * e * e * 24 * kUlp);
+  });
 }
 
 TEST(MseLoss, AStrideOfZeroRepeatsARow) {
-  auto pred = GuardedRows<float>::random(3, 20, 1);
-  GuardedRows<float> zeros(3, 20);
-  for (int64_t i = 0; i < 3; ++i)
-    for (int64_t j = 0; j < 20; ++j) zeros.at(i, j) = 0;
-  std::vector<double> sums(3);
-  const double want = mse_loss_fwd(3, 20, pred.in(), zeros.any(), {}, sums).sum;
-  EXPECT_EQ(mse_loss_fwd(3, 20, pred.in(), {zeros.data(), DType::kF32, 0}, {}, sums).sum, want);
-  EXPECT_GT(want, 0);
+  for_each_kernel([&] {
+    auto pred = GuardedRows<float>::random(3, 20, 1);
+    GuardedRows<float> zeros(3, 20);
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t j = 0; j < 20; ++j) zeros.at(i, j) = 0;
+    std::vector<double> want(3), sums(3);
+    mse_loss_fwd(3, 20, pred.in(), zeros.any(), {}, want);
+    mse_loss_fwd(3, 20, pred.in(), {zeros.data(), DType::kF32, 0}, {}, sums);
+    EXPECT_EQ(sums, want);
+    for (double sum : sums) EXPECT_GT(sum, 0);
+  });
 }
 
 TEST(MseLoss, RefusesWhatDoesNotFit) {
@@ -125,10 +140,30 @@ TEST(MseLoss, RefusesWhatDoesNotFit) {
   const std::vector<uint8_t> short_mask(2);
   const RowsIn in{x.data(), 4};
   const RowsAny ref{x.data(), DType::kF32, 4}, half{x.data(), DType::kF16, 4};
-  EXPECT_THROW(mse_loss_fwd(3, 4, in, ref, short_mask, sums), Error);
-  EXPECT_THROW(mse_loss_fwd(3, 4, in, half, {}, sums), Error);
-  EXPECT_THROW(mse_loss_fwd(2, 4, in, ref, {}, sums), Error);  // 3 sums for 2 rows
-  EXPECT_THROW(mse_loss_fwd_bwd(3, 4, in, ref, {}, 1, sums, {}), Error);
+  for_each_kernel([&] {
+    EXPECT_THROW(mse_loss_fwd(3, 4, in, ref, short_mask, sums), Error);
+    EXPECT_THROW(mse_loss_fwd(3, 4, in, half, {}, sums), Error);
+    EXPECT_THROW(mse_loss_fwd(2, 4, in, ref, {}, sums), Error);  // 3 sums for 2 rows
+    EXPECT_THROW(mse_loss_fwd_bwd(3, 4, in, ref, {}, 1, sums, {}), Error);
+  });
+}
+
+// Sums of n doubles: (n - 1) roundings of 2^-53 relative to the sum of the sizes, at worst.
+TEST(MseLoss, TotalOnAGpuIsTheSumOfAllRows) {
+  for_cuda([] {
+    for (int64_t n : {0, 1, 31, 257, 1000, 20000}) {
+      const auto random = random_normal(n, 7);
+      const std::vector<double> values(random.begin(), random.end());
+      std::vector<double> sums = {5, 6};  // not on the stack, which a GPU does not see
+      kernels::cuda::total(values.data(), n, &sums[0]);
+      kernels::cuda::total(values.data(), n, &sums[1]);
+      const double got = sums[0], again = sums[1];
+      double want = 0, size = 0;
+      for (double v : values) want += v, size += std::abs(v);
+      EXPECT_NEAR(got, want, static_cast<double>(n) * 0x1p-52 * size) << n;
+      EXPECT_EQ(got, again) << n;
+    }
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/rms_norm.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -48,6 +49,7 @@ kernels::RmsNormFwd fwd_args(const char* op, HeadShape shape, RowsIn x, std::spa
 void rms_norm_fwd(HeadShape shape, RowsIn x, std::span<const float> w, RmsNormOptions options,
                   RowsOut y, std::span<float> rstd) {
   const auto args = fwd_args("rms_norm", shape, x, w, options, y, rstd);
+  if (on_cuda()) return kernels::cuda::rms_norm_fwd(args);
   const auto& kernel = pick_kernel("rms_norm", kKernels);
   parallel_for(shape.rows(), row_grain(shape.dim),
                [&](int64_t begin, int64_t end) { kernel.fwd(args, begin, end); });
@@ -61,6 +63,12 @@ void add_rms_norm_fwd(int64_t n, int64_t d, RowsIn x, RowsIn y, std::span<const 
   check_in(op, "the second summand", y, shape);
   check_out(op, "z", z, shape);
   require(z.dtype == DType::kF32, op, "z is ", name_of(z.dtype), ", expected F32");
+  if (on_cuda()) {
+    kernels::cuda::add({d, x, y, z}, n);
+    auto of_sum = norm;
+    of_sum.x = {static_cast<const float*>(z.data), z.stride};
+    return kernels::cuda::rms_norm_fwd(of_sum);
+  }
   const kernels::AddRmsNormFwd args{norm, y, static_cast<float*>(z.data), z.stride};
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(n, row_grain(d),
@@ -81,6 +89,7 @@ void rms_norm_bwd(HeadShape shape, RowsIn x, std::span<const float> w, std::span
   const kernels::RmsNormBwd args{
       shape, x,          data_or_null(w), options.weight_offset, rstd.data(), d_y,
       d_x,   accumulate, d_w.data()};
+  if (on_cuda()) return kernels::cuda::rms_norm_bwd(args);
   const auto& kernel = pick_kernel(op, kKernels);
   // d_w first: d_x may lie on d_y.
   if (!d_w.empty())

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "signround/base/parallel.h"
+#include "signround/kernels/cuda.h"
 #include "signround/kernels/dispatch.h"
 #include "signround/ops/row_checks.h"
 
@@ -42,6 +43,7 @@ void rotate(const char* op, HeadShape shape, RowsAny x, const RopeTable& table,
                            y,
                            inverse,
                            accumulate};
+  if (on_cuda()) return kernels::cuda::rope(args);
   const auto& kernel = pick_kernel(op, kKernels);
   parallel_for(shape.tokens, row_grain(shape.cols()),
                [&](int64_t begin, int64_t end) { kernel.run(args, begin, end); });
@@ -61,6 +63,14 @@ RopeTable rope_table(std::span<const float> inv_freq, double attention_factor, i
       table.sin.view().row(t)[p] =
           static_cast<float>(std::sin(static_cast<double>(angle)) * attention_factor);
     }
+  }
+  if (on_cuda()) {
+    RopeTable there{MatBuffer<float>(positions, half, current_device()),
+                    MatBuffer<float>(positions, half, current_device())};
+    copy_to_device(there.cos.view().data, table.cos.view().data, positions * half * 4);
+    copy_to_device(there.sin.view().data, table.sin.view().data, positions * half * 4);
+    synchronize();
+    return there;
   }
   return table;
 }

@@ -25,9 +25,15 @@ std::vector<float> frequencies(int64_t half) {
   return f;
 }
 
+// In the memory that a test reads, whatever computes.
+RopeTable host_table(std::span<const float> inv_freq, double attention_factor, int64_t positions) {
+  const DeviceScope host({});
+  return rope_table(inv_freq, attention_factor, positions);
+}
+
 TEST(Rope, ReferenceBackwardMatchesComplexStep) {
   const int64_t dim = 10, rot = 6;
-  const auto table = rope_table(frequencies(rot / 2), 1.25, 9);
+  const auto table = host_table(frequencies(rot / 2), 1.25, 9);
   const float *cos = table.cos.view().row(7).data(), *sin = table.sin.view().row(7).data();
   for (RopeStyle style : kStyles) {
     const auto values = random_normal(2 * dim, 3);
@@ -49,7 +55,7 @@ TEST(Rope, ReferenceBackwardMatchesComplexStep) {
 // cos and sin repeated for both halves.
 TEST(Rope, HalfSplitIsRotateHalf) {
   const int64_t dim = 8;
-  const auto table = rope_table(frequencies(4), 1.0, 6);
+  const auto table = host_table(frequencies(4), 1.0, 6);
   auto x = GuardedRows<float>::random(6, dim, 1);
   GuardedRows<float> y(6, dim);
   rope_fwd({6, 1, dim}, x.in(), table, {RopeStyle::kHalfSplit, 0, 6}, y.out());
@@ -83,7 +89,7 @@ TEST(Rope, MatchesDoubleForwardAndBackward) {
                      << c.tokens << " x " << c.heads << " x " << c.dim << " of which " << c.rot);
         const HeadShape s{c.tokens, c.heads, c.dim};
         const RopeOptions options{style, 2, 4};
-        const auto table = rope_table(frequencies(c.rot / 2), 1.5, 6);
+        const auto table = host_table(frequencies(c.rot / 2), 1.5, 6);
         auto x = GuardedRows<float>::random(c.tokens, s.cols(), 1);
         auto in_place = x;
         GuardedRows<float> y(c.tokens, s.cols()), d_x(c.tokens, s.cols());
@@ -145,17 +151,19 @@ TEST(Rope, MatchesDoubleForwardAndBackward) {
 
 TEST(Rope, RefusesWhatDoesNotFit) {
   std::vector<float> x(64);
-  const auto table = rope_table(frequencies(4), 1.0, 4);
+  const auto table = host_table(frequencies(4), 1.0, 4);
   const RowsIn in{x.data(), 8};
   const RowsOut out{x.data(), DType::kF32, 8};
-  EXPECT_THROW(rope_fwd({5, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 5}, out),
-               Error);  // position 4
-  EXPECT_THROW(rope_fwd({4, 1, 8}, in, table, {RopeStyle::kHalfSplit, 1, 4}, out),
-               Error);  // position 4
-  EXPECT_THROW(rope_fwd({4, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 0}, out), Error);
-  EXPECT_THROW(rope_fwd({4, 1, 6}, in, table, {RopeStyle::kHalfSplit, 0, 4}, out),
-               Error);  // 8 of 6 dimensions
-  EXPECT_NO_THROW(rope_fwd({8, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 4}, out));
+  for_each_kernel([&] {
+    EXPECT_THROW(rope_fwd({5, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 5}, out),
+                 Error);  // position 4
+    EXPECT_THROW(rope_fwd({4, 1, 8}, in, table, {RopeStyle::kHalfSplit, 1, 4}, out),
+                 Error);  // position 4
+    EXPECT_THROW(rope_fwd({4, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 0}, out), Error);
+    EXPECT_THROW(rope_fwd({4, 1, 6}, in, table, {RopeStyle::kHalfSplit, 0, 4}, out),
+                 Error);  // 8 of 6 dimensions
+    EXPECT_NO_THROW(rope_fwd({8, 1, 8}, in, table, {RopeStyle::kHalfSplit, 0, 4}, out));
+  });
 }
 
 }  // namespace

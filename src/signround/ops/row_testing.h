@@ -17,6 +17,10 @@ namespace signround::testing {
 constexpr double kUlp = 0x1p-24;    // half a unit in the last place of f32, relative
 constexpr double kTiny = 0x1p-126;  // below this f32 has no relative precision
 
+// For kernels that treat aligned rows in another way: all GuardedRows made from now on begin at
+// multiples of 16 bytes.
+inline bool align_guarded_rows = false;
+
 // n rows of d values, `gap` values apart and `shift` values off any alignment; everything else
 // holds a guard value.
 template <class T>
@@ -25,9 +29,9 @@ class GuardedRows {
   GuardedRows(int64_t n, int64_t d, int64_t gap = 3, int64_t shift = 1)
       : n_(n),
         d_(d),
-        stride_(d + gap),
-        shift_(shift),
-        values_(static_cast<size_t>(shift + n * (d + gap) + 1)) {
+        stride_(align_guarded_rows ? (d + 15) / 8 * 8 : d + gap),
+        shift_(align_guarded_rows ? 8 : shift),
+        values_(static_cast<size_t>(shift_ + n * stride_ + 1)) {
     for (T& v : values_) v = guard();
   }
   static GuardedRows random(int64_t n, int64_t d, uint64_t seed, double sigma = 1.0) {
@@ -103,9 +107,26 @@ class ForceKernel {
   std::string old_;
 };
 
+// body() on a GPU, where there is one (or one is emulated), which then reads the host's memory:
+// with rows of any alignment, then with aligned ones.
+template <class Body>
+void for_cuda(Body&& body) {
+  if (why_no_cuda() != nullptr) return;
+  const DeviceScope scope({Device::Kind::kCuda, 0});
+  set_blocking_launches(true);
+  {
+    SCOPED_TRACE("kernel cuda");
+    body();
+  }
+  SCOPED_TRACE("kernel cuda, aligned rows");
+  align_guarded_rows = true;
+  body();
+  align_guarded_rows = false;
+}
+
 // body() under the reference and under Highway for every instruction set of this CPU.
 template <class Body>
-void for_each_kernel(Body&& body) {
+void for_each_cpu_kernel(Body&& body) {
   {
     ForceKernel force("ref");
     SCOPED_TRACE("kernel ref");
@@ -118,12 +139,21 @@ void for_each_kernel(Body&& body) {
   });
 }
 
+// And on a GPU.
+template <class Body>
+void for_each_kernel(Body&& body) {
+  for_each_cpu_kernel(body);
+  for_cuda(body);
+}
+
 // 0 to two vectors and one of the widest instruction set, then sizes that reach the unrolled loops
 // and their ends.
 inline std::vector<int64_t> row_lengths() {
   std::vector<int64_t> lengths;
   for (int64_t d = 0; d <= 33; ++d) lengths.push_back(d);
   for (int64_t d : {47, 64, 65, 127, 128, 200, 1103}) lengths.push_back(d);
+  if (on_cuda())  // more than the threads of a block take at once
+    for (int64_t d : {520, 4616}) lengths.push_back(d);
   return lengths;
 }
 

@@ -17,10 +17,13 @@ namespace signround {
 
 class HeadLoss {
  public:
-  HeadLoss(const Checkpoint& source, const Architecture& architecture, DType compute);
+  // device: where it runs; hidden states, logits and gradients lie there. rows: at a time. timed:
+  // see ProgramOptions.
+  HeadLoss(const Checkpoint& source, const Architecture& architecture, DType compute,
+           Device device = {}, int64_t rows = kRows, bool timed = true);
 
-  // Logits (rows, vocab) of hidden states (rows, hidden) to compare with, rows at most kRows; the
-  // caller may write into them; valid until the next call.
+  // Logits (rows, vocab) of hidden states (rows, hidden) to compare with, as many rows as run()
+  // asks for; the caller may write into them; valid until the next call.
   float* reference_logits(const float* hidden, int64_t rows);
   int64_t vocab() const { return vocab_; }
 
@@ -35,14 +38,20 @@ class HeadLoss {
 
   // Twice as many take 1 to 5% off the end-to-end pass of a vocabulary of 49,152, for 75 MB more.
   static constexpr int64_t kRows = 128;
-  static int64_t bytes_needed(const Architecture& architecture, DType compute);
+  static int64_t bytes_needed(const Architecture& architecture, DType compute, Device device = {},
+                              int64_t rows = kRows);
 
  private:
+  float* run_head(Program& program, const float* hidden, int64_t rows);
+
+  Device device_;
+  int64_t most_rows_;
   Graph graph_;
   BlockWeights weights_;
   Program program_, reference_;
   int64_t hidden_, vocab_;
   std::vector<KlRow> rows_;
+  Buffer rows_there_, mask_there_;  // on a GPU
   Timings timings_;
 };
 

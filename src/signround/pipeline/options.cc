@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "signround/base/error.h"
+#include "signround/device/device.h"
 #include "signround/formats/format.h"
 #include "signround/pipeline/layer_config.h"
 #include "signround/pipeline/mixed.h"
@@ -160,6 +161,13 @@ std::vector<std::string> QuantizeOptions::problems() const {
   if (awq && !reads_text(effective_method()))
     found.push_back("--awq reads text, which --method " + effective_method() +
                     " does not; use --method opt-rtn");
+  collect(found, [&] {
+    try {
+      parse_device(device);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInvalidArgument) throw;
+    }
+  });
   if (output.empty()) found.push_back("-o OUT is missing: the folder of the result");
   try {
     parse_blocks(blocks, int64_t{1} << 40);

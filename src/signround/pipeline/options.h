@@ -59,8 +59,9 @@ struct QuantizeOptions {
   std::string compute_dtype = "auto";
   std::string gradient_dtype = "as-compute";
   std::string stream_dtype = "auto";
+  std::string device = "auto";
   int threads = 0;
-  double max_memory = 0;
+  double max_memory = 0, max_gpu_memory = 0;
   double shard_size = 5;
   bool strict = false;
   bool timing = false;
@@ -259,12 +260,18 @@ struct QuantizeOptions {
       {.help =
            "shuffle the documents before samples are taken; --no-shuffle keeps the file's order"});
     v("seed", seed, {.help = "of all random choices", .value = "N"});
+    v("device", device,
+      {.help = "where blocks are tuned: cpu, cuda, cuda:N, or auto (a GPU if this program and the "
+               "machine have one)",
+       .aliases = {"device_map", "devices"},
+       .value = "NAME",
+       .group = "Run:",
+       .spellings = {{"0", "cuda:0"}}});
     v("threads", threads,
       {.help = "processor threads; 0: all that this process may use",
        .min = 0,
        .max = 4096,
-       .value = "N",
-       .group = "Run:"});
+       .value = "N"});
     v("compute_dtype", compute_dtype,
       {.help = "precision of matrix products; auto: what is faster here, by measurement",
        .choices = {"auto", "float32", "bfloat16"},
@@ -282,6 +289,12 @@ struct QuantizeOptions {
     v("max_memory", max_memory,
       {.help = "GB that the run may hold; where activations of all samples do not fit, they wait in a "
                "file in OUT, and then micro-batches shrink; 0: what is free",
+       .min = 0,
+       .max = 1e6,
+       .value = "GB"});
+    v("max_gpu_memory", max_gpu_memory,
+      {.help = "the same for a GPU's memory: activations of all samples then wait in the host's, and "
+               "then micro-batches shrink; 0: what is free",
        .min = 0,
        .max = 1e6,
        .value = "GB"});

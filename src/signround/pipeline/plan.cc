@@ -13,6 +13,7 @@
 #include "signround/base/error.h"
 #include "signround/graph/join.h"
 #include "signround/graph/program.h"
+#include "signround/graph/timings.h"
 #include "signround/io/safetensors.h"
 #include "signround/model/load.h"
 #include "signround/ops/matmul.h"
@@ -21,6 +22,7 @@
 #include "signround/pipeline/prepare_awq.h"
 #include "signround/quant/gptq.h"
 #include "signround/quant/signround.h"
+#include "signround/quant/signround_cuda.h"
 #include "signround/quant/vector_tuner.h"
 
 namespace signround {
@@ -258,6 +260,12 @@ int64_t memory_limit(const QuantizeOptions& options) {
                                 : available_memory() / 10 * 9;
 }
 
+int64_t gpu_memory_limit(const QuantizeOptions& options, Device device) {
+  const DeviceFacts facts = device_facts(device);
+  return options.max_gpu_memory > 0 ? static_cast<int64_t>(options.max_gpu_memory * 1e9)
+                                    : facts.free_bytes / 100 * 95;
+}
+
 DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan) {
   return {.epochs = options.e2e_epochs,
           .lr = options.e2e_lr,
@@ -265,7 +273,9 @@ DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan)
           .seed = options.seed,
           .compute = plan.compute,
           .norms = options.e2e_norms,
-          .keep_integers = plan.keep_integers};
+          .device = plan.e2e_device,
+          .integers = plan.integers,
+          .profile = options.timing};
 }
 
 SignRoundOptions slot_options(const QuantizeOptions& options) {
@@ -280,14 +290,16 @@ SignRoundOptions slot_options(const QuantizeOptions& options) {
 
 namespace {
 
-int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer>& layers) {
+int64_t slot_bytes(const QuantizeOptions& options, const std::vector<FormatLayer>& layers,
+                   bool on_gpu) {
   const SignRoundOptions slot = slot_options(options);
+  const auto bytes_of = on_gpu ? SignRoundCudaSlot::bytes : SignRoundSlot::bytes;
   int64_t bytes = 0;
   for (const auto& l : layers)
     if (l.scheme.bits < 16)
-      bytes += SignRoundSlot::bytes(l.out, l.in, l.scheme, slot,
-                                    l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32,
-                                    options.keeps_best());
+      bytes += bytes_of(l.out, l.in, l.scheme, slot,
+                        l.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32,
+                        options.keeps_best());
   return bytes;
 }
 
@@ -298,7 +310,8 @@ ProgramOptions program_options(const QuantizeOptions& options, const Plan& plan)
           .train = plan.tunes(),
           .norm_gradients = options.enable_norm_bias_tuning,
           .bias_gradients = options.enable_norm_bias_tuning,
-          .int8_gradients = plan.int8_gradients};
+          .int8_gradients = plan.int8_gradients,
+          .device = plan.device};
 }
 
 // The parameters of the largest unit, and where they are tuned, their gradients.
@@ -309,9 +322,19 @@ int64_t weights_bytes(const QuantizeOptions& options, const Plan& plan) {
                                         plan.batch > plan.micro_batch);
   int64_t bytes = 0;
   for (const BlockUnit& unit : plan.units)
-    bytes = std::max(bytes,
-                     BlockWeights::bytes_needed(plan.graph_of(unit), plan.compute, gradients));
+    bytes = std::max(bytes, BlockWeights::bytes_needed(plan.graph_of(unit), plan.compute, gradients,
+                                                       plan.device));
   return bytes;
+}
+
+// What kernels keep during the end-to-end pass.
+int64_t end_to_end_workspace(const Graph& graph, const QuantizeOptions& options, const Plan& plan,
+                             Device device) {
+  ProgramOptions how = program_options(options, plan);
+  how.batch = distill_options(options, plan).batch;
+  how.input_gradient = true;
+  how.device = device;
+  return Program::workspace_bytes(graph, how);
 }
 
 // What runs one micro-batch through `graph`, the largest unit.
@@ -319,8 +342,9 @@ void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan
   ProgramOptions how = program_options(options, plan);
   const int64_t rows = plan.micro_batch * plan.seqlen;
   MemoryLedger& m = plan.memory;
-  int64_t widest = 0;  // input of a layer, which is observed in f32
-  if (plan.method == "opt-rtn" || (plan.tunes() && options.start == "searched"))
+  int64_t widest = 0;  // input of a layer, which is observed in f32 on a CPU
+  if (!plan.device.is_cuda() &&
+      (plan.method == "opt-rtn" || (plan.tunes() && options.start == "searched")))
     for (const auto& p : graph.linear_params()) widest = std::max(widest, p.in);
   m.program =
       Program::bytes_needed(graph, how) + rows * (plan.architecture.hidden + widest) * 4;
@@ -336,22 +360,49 @@ void plan_program(const Graph& graph, const QuantizeOptions& options, Plan& plan
                                                                   .ldb = p.in,
                                                                   .ldc = p.in,
                                                                   .accumulate = true}));
-  if (options.e2e_epochs == 0) return;
-  how.batch = distill_options(options, plan).batch;
-  how.input_gradient = true;
-  m.workspace = std::max(m.workspace, Program::workspace_bytes(graph, how));
+  if (options.e2e_epochs > 0 && !plan.device.is_cuda())
+    m.workspace = std::max(m.workspace, end_to_end_workspace(graph, options, plan, {}));
 }
 
-// Integers stay in memory where half of what is allowed is enough.
-void plan_end_to_end(const QuantizeOptions& options, int64_t limit, Plan& plan) {
+DistillBytes end_to_end_bytes(const QuantizeOptions& options, const Plan& plan) {
+  return distill_bytes(plan.architecture, plan.layers, plan.seqlen, distill_options(options, plan));
+}
+
+// Integers stay in memory where half of what is allowed is enough; else they are read again and
+// again. `kept`: where that memory is.
+void plan_end_to_end(const QuantizeOptions& options, int64_t limit, IntegerPlace kept, Plan& plan) {
   MemoryLedger& m = plan.memory;
-  const auto bytes = [&] {
-    return distill_bytes(plan.architecture, plan.layers, plan.seqlen,
-                         distill_options(options, plan));
+  plan.integers = kept;
+  if (m.base + m.streams + m.packing + end_to_end_bytes(options, plan).host > limit / 2)
+    plan.integers = IntegerPlace::kInFile;
+  m.end_to_end = end_to_end_bytes(options, plan).host + m.packing;  // while scales are written
+}
+
+// The pass runs on the GPU that blocks are tuned on, with all integers there if they fit; where not
+// even one block's do beside the activations, it runs on the CPU.
+void plan_end_to_end_with_gpu(const Graph& graph, const QuantizeOptions& options, int64_t gpu_limit,
+                              int64_t host_limit, Plan& plan) {
+  GpuLedger& g = plan.gpu_memory;
+  MemoryLedger& m = plan.memory;
+  plan.e2e_device = plan.device;
+  const int64_t workspace =
+      std::max(g.workspace, end_to_end_workspace(graph, options, plan, plan.device));
+  const auto fits = [&](IntegerPlace integers) {
+    plan.integers = integers;
+    g.end_to_end = end_to_end_bytes(options, plan).gpu + workspace;
+    return g.total() <= gpu_limit;
   };
-  plan.keep_integers = true;
-  plan.keep_integers = m.base + m.streams + m.packing + bytes() <= limit / 2;
-  m.end_to_end = bytes() + m.packing;  // while scales are written
+  if (fits(IntegerPlace::kThere)) {
+    m.end_to_end = end_to_end_bytes(options, plan).host + m.packing;
+  } else if (fits(IntegerPlace::kInHost)) {
+    plan_end_to_end(options, host_limit, IntegerPlace::kInHost, plan);
+  } else {
+    plan.e2e_refused = g.context + g.streams + g.end_to_end;
+    g.end_to_end = 0;
+    plan.e2e_device = {};
+    m.workspace = end_to_end_workspace(graph, options, plan, {});
+    plan_end_to_end(options, host_limit, IntegerPlace::kThere, plan);
+  }
 }
 
 // Of tuned norms and biases, with their gradients.
@@ -361,6 +412,83 @@ int64_t vector_bytes(const QuantizeOptions& options, const Graph& graph) {
     for (const auto& v : graph.vector_params())
       bytes += VectorTuner::bytes(v.size, options.momentum) + 4 * v.size;
   return bytes;
+}
+
+[[noreturn]] void fail_for_memory(const char* whose, int64_t needed, const std::string& parts,
+                                  const char* flag, bool given, int64_t limit) {
+  fail(ErrorKind::kMemory, "plan", "the run needs ", gigabytes(needed), " of ", whose, " memory (",
+       parts, "), ", given ? std::string(flag) + " allows " : std::string("free are "),
+       gigabytes(limit),
+       "; use fewer or shorter samples (--nsamples, --seqlen), --stream-dtype bfloat16, or "
+       "--method rtn");
+}
+
+// A block is tuned on a GPU. Micro-batches are as large as its memory allows; activations of all
+// samples wait there if that leaves room, else in the host's memory, else in a file.
+void plan_gpu(const Graph& graph, const QuantizeOptions& options, int64_t micro_batch,
+              int64_t stream_elements, int64_t host_limit, Plan& plan) {
+  GpuLedger& g = plan.gpu_memory;
+  MemoryLedger& m = plan.memory;
+  const DeviceFacts facts = device_facts(plan.device);
+  g.context = facts.total_bytes - facts.free_bytes;
+  const int64_t limit = gpu_memory_limit(options, plan.device) +
+                        (options.max_gpu_memory > 0 ? 0 : g.context);
+  const int64_t all = stream_elements * size_of(plan.stream_dtype),
+                sample = plan.seqlen * plan.architecture.hidden;
+  int64_t codes = 0;  // of the largest layer, and of its slot while that is made
+  for (const BlockUnit& unit : plan.units) {
+    const auto layers = plan.layers_of(unit);
+    g.slots = std::max(g.slots, slot_bytes(options, layers, true));
+    for (const auto& l : layers)
+      codes = std::max(codes, l.out * l.in * (l.dtype == DType::kBF16 ? 1 : 5) +
+                                  16 * l.out * l.scheme.groups(l.in));
+  }
+  g.slots += codes;
+  const auto plan_with = [&](bool streams_there, int64_t micro) {
+    plan.micro_batch = micro;
+    g.streams = streams_there ? all : sample * size_of(plan.stream_dtype);
+    g.weights = weights_bytes(options, plan);
+    plan_program(graph, options, plan);
+    g.workspace = m.workspace;
+    // Beside the buffers: targets of a micro-batch, sums, what is observed.
+    g.program = m.program - micro * plan.seqlen * plan.architecture.hidden * 4 +
+                micro * sample * size_of(plan.stream_dtype) + (int64_t{4} << 20);
+    return g.total() <= limit;
+  };
+  const int64_t most = micro_batch > 0 ? std::min(micro_batch, plan.batch) : plan.batch;
+  bool fits = false, there = true;
+  for (int64_t micro = most; micro >= 1 && !fits; --micro) {
+    if (plan.batch % micro != 0) continue;
+    fits = plan_with(true, micro);
+    there = fits;
+    if (!fits) fits = plan_with(false, micro);
+  }
+  if (!fits)
+    fail_for_memory("GPU", g.total(), g.describe(), "--max-gpu-memory", options.max_gpu_memory > 0,
+                    limit);
+  plan.stream_device = there ? plan.device : Device{Device::Kind::kPinned, 0};
+  // The host holds a block and the next one on its way, and what is packed.
+  m.workspace = 0;
+  m.program = plan.seqlen * plan.architecture.hidden * 4;
+  m.slots = 0;  // two blocks' integers: of one that is written and one that is done
+  for (const BlockUnit& unit : plan.units) {
+    int64_t integers = 0;
+    for (const auto& l : plan.layers_of(unit))
+      if (l.scheme.bits < 16) integers += l.out * l.in + 5 * l.out * l.scheme.groups(l.in);
+    m.slots = std::max(m.slots, 2 * integers);
+  }
+  m.slots += m.packing;
+  m.weights = 2 * BlockWeights::bytes_needed(graph, plan.compute, std::nullopt, plan.device);
+  m.streams = there ? 0 : all;
+  if (options.e2e_epochs > 0) plan_end_to_end_with_gpu(graph, options, limit, host_limit, plan);
+  if (m.total() > host_limit && !there && options.max_memory > 0) {
+    plan.scratch_bytes = all;
+    plan.stream_device = {};
+    m.streams = 2 * sample * size_of(plan.stream_dtype);
+  }
+  if (m.total() > host_limit)
+    fail_for_memory("the host's", m.total(), m.describe(), "--max-memory", options.max_memory > 0,
+                    host_limit);
 }
 
 void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, int64_t micro_batch,
@@ -392,13 +520,16 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
     Graph of_unit = plan.graph_of(unit);
     const auto layers = plan.layers_of(unit);
     if (plan.tunes())
-      m.slots = std::max(m.slots, slot_bytes(options, layers) + vector_bytes(options, of_unit));
+      m.slots =
+          std::max(m.slots, slot_bytes(options, layers, false) + vector_bytes(options, of_unit));
     if (plan.method == "gptq")
       for (const auto& l : layers) m.slots = std::max(m.slots, gptq_bytes(l.out, l.in));
     if (of_unit.num_values() > graph.num_values()) graph = std::move(of_unit);
   }
   if (options.awq) m.preparation = prepare_awq_bytes(plan.layers);
   const int64_t limit = memory_limit(options);
+  if (plan.device.is_cuda())
+    return plan_gpu(graph, options, micro_batch, streams * stream_elements, limit, plan);
   // Whether activations wait in memory or in a file does not change the result, the micro-batch
   // does, in the last bits: it shrinks only where the file alone is not enough.
   int64_t widest = micro_batch > 0 && micro_batch < plan.batch ? micro_batch : plan.batch;
@@ -412,7 +543,8 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
                 size_of(plan.stream_dtype);
     m.weights = weights_bytes(options, plan);
     plan_program(graph, options, plan);
-    if (options.e2e_epochs > 0) plan_end_to_end(options, limit, plan);
+    if (options.e2e_epochs > 0)
+      plan_end_to_end(options, limit, IntegerPlace::kThere, plan);
     return m.total() <= limit;
   };
   const bool may_use_file = options.max_memory > 0;
@@ -421,10 +553,8 @@ void plan_memory(const QuantizeOptions& options, const Checkpoint& checkpoint, i
   for (int64_t micro = widest - 1; !fits && micro >= 1; --micro)
     if (plan.batch % micro == 0) fits = plan_with(may_use_file, micro);
   if (m.total() > limit)
-    fail(ErrorKind::kMemory, "plan", "the run needs ", gigabytes(m.total()), " (", m.describe(),
-         "), ", options.max_memory > 0 ? "--max-memory allows " : "free are ", gigabytes(limit),
-         "; use fewer or shorter samples (--nsamples, --seqlen), --stream-dtype bfloat16, or "
-         "--method rtn");
+    fail_for_memory("the machine's", m.total(), m.describe(), "--max-memory",
+                    options.max_memory > 0, limit);
 }
 
 // 6PT floating-point operations for each step (Kaplan et al.: 2 forward, 2 each gradient), at three
@@ -434,8 +564,10 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
   for (const auto& t : checkpoint.tensors()) source_bytes += static_cast<double>(t.nbytes());
   plan.seconds = source_bytes / kRtnBytesPerSecond;
   if (!plan.needs_calibration()) return;
-  const double rate =
-      0.75 * (plan.compute == DType::kBF16 ? compute_rates().bf16 : compute_rates().f32);
+  const double rate = 0.75 * product_rate(plan.compute, plan.device),
+               e2e_rate = options.e2e_epochs > 0
+                              ? 0.75 * product_rate(plan.compute, plan.e2e_device)
+                              : rate;
   const double tokens = static_cast<double>(plan.nsamples * plan.seqlen);
   for (int64_t i : plan.blocks) {
     const double weights = static_cast<double>(plan.architecture.block(i).num_weights());
@@ -449,7 +581,7 @@ void estimate_time(const QuantizeOptions& options, const Checkpoint& checkpoint,
     else if (plan.method == "opt-rtn")
       plan.seconds += weights / kOptRtnWeightsPerSecond;
     // Two forward passes and one backward, at about two thirds of that rate.
-    plan.seconds += static_cast<double>(options.e2e_epochs) * 12 * weights * tokens / rate;
+    plan.seconds += static_cast<double>(options.e2e_epochs) * 12 * weights * tokens / e2e_rate;
   }
 }
 
@@ -520,6 +652,24 @@ std::string MemoryLedger::describe() const {
   return text;
 }
 
+std::string GpuLedger::describe() const {
+  std::string text;
+  const auto add = [&](const char* name, int64_t bytes) {
+    if (bytes > 0) text += (text.empty() ? "" : " + ") + gigabytes(bytes) + " " + name;
+  };
+  add("driver and libraries", context);
+  add("activations of samples", streams);
+  if (end_to_end > block()) {
+    add("the end-to-end pass", end_to_end);
+    return text;
+  }
+  add("kernels' workspace", workspace);
+  add("one block's weights and gradients", weights);
+  add("one micro-batch", program);
+  add("its tuning state", slots);
+  return text;
+}
+
 std::vector<FormatLayer> Plan::layers_of(const BlockUnit& unit) const {
   std::vector<FormatLayer> all;
   for (int64_t i = unit.first; i < unit.end(); ++i) {
@@ -585,6 +735,15 @@ std::string Plan::describe() const {
                       : seconds < 5400 ? fmt::format("{:.0f} min", seconds / 60)
                                        : fmt::format("{:.1f} h", seconds / 3600),
                       gigabytes(memory.total()), memory.describe());
+  if (device.is_cuda())
+    text += fmt::format("\nplan: on {}, its peak memory {} = {}; activations wait in {}",
+                        name_of(device), gigabytes(gpu_memory.total()), gpu_memory.describe(),
+                        stream_device.is_cuda() ? "its memory"
+                        : scratch_bytes > 0     ? "a file"
+                                                : "the host's memory");
+  if (e2e_refused > 0)
+    text += fmt::format("\nplan: the end-to-end pass runs on the CPU: it would need {} of {}",
+                        gigabytes(e2e_refused), name_of(device));
   return text;
 }
 
@@ -592,6 +751,9 @@ namespace {
 
 bool wants_int8_gradients(const QuantizeOptions& options, const Plan& plan) {
   if (!plan.tunes() || options.gradient_dtype != "int8") return false;
+  if (plan.device.is_cuda())
+    fail(ErrorKind::kUnsupported, "plan",
+         "--gradient-dtype int8 is for CPUs; leave it out, or use --device cpu");
   if (const char* why_not = why_no_int8_products(plan.compute))
     fail(ErrorKind::kUnsupported, "plan", "--gradient-dtype int8: ", why_not, "; leave it out");
   return true;
@@ -607,8 +769,11 @@ Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int
   plan.method = options.effective_method();
   choose_layers(options, checkpoint, plan);
   for (const auto& name : options.formats) plan_format(options, checkpoint, name, plan);
+  const Device device = parse_device(options.device);
+  if (plan.tunes()) plan.device = device;
   plan.compute = options.compute_dtype == "float32"    ? DType::kF32
                  : options.compute_dtype == "bfloat16" ? DType::kBF16
+                 : plan.device.is_cuda()               ? DType::kBF16
                  : plan.needs_calibration()            ? fastest_compute_dtype()
                                                        : DType::kF32;
   plan.int8_gradients = wants_int8_gradients(options, plan);

@@ -42,6 +42,20 @@ struct MemoryLedger {
   std::string describe() const;
 };
 
+// The same of a GPU's memory.
+struct GpuLedger {
+  int64_t context = 0;    // the driver, libraries, kernels
+  int64_t streams = 0;    // activations of all samples
+  int64_t workspace = 0;  // what kernels keep
+  int64_t weights = 0;    // the largest block's weights and their gradients
+  int64_t slots = 0;      // what tuning remembers of it
+  int64_t program = 0;    // activations and gradients of one micro-batch
+  int64_t end_to_end = 0;  // the pass over the whole model, with what kernels keep then
+  int64_t block() const { return workspace + weights + slots + program; }
+  int64_t total() const { return context + streams + std::max(block(), end_to_end); }
+  std::string describe() const;
+};
+
 // One output folder.
 struct FormatPlan {
   std::shared_ptr<CheckpointFormat> format;
@@ -73,9 +87,15 @@ struct Plan {
   std::vector<FormatPlan> formats;
   DType compute = DType::kF32, stream_dtype = DType::kF32;
   bool int8_gradients = false;  // of tuning blocks
+  Device device = {};  // where blocks are tuned
+  Device stream_device = {};  // where activations wait: a GPU's memory, or the host's
   int64_t nsamples = 0, seqlen = 0, batch = 0, micro_batch = 1;  // batch: samples of one step
-  bool keep_integers = false;  // during the end-to-end pass
+  Device e2e_device = {};  // of the end-to-end pass
+  IntegerPlace integers = IntegerPlace::kInFile;  // during that
+  // Bytes of the GPU's memory that the pass needs and does not get; it runs on the CPU then.
+  int64_t e2e_refused = 0;
   MemoryLedger memory;
+  GpuLedger gpu_memory;  // all 0 on a CPU
   int64_t scratch_bytes = 0;  // of the file in which activations wait; 0: they wait in memory
   double seconds = 0;         // estimate of the whole run
   int64_t disk_bytes = 0;  // of all formats
@@ -101,6 +121,8 @@ Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int
 
 // Bytes that the run may hold: --max-memory, or nine tenths of what is free.
 int64_t memory_limit(const QuantizeOptions& options);
+// Of the GPU: --max-gpu-memory, or 95% of what is free.
+int64_t gpu_memory_limit(const QuantizeOptions& options, Device device);
 
 DistillOptions distill_options(const QuantizeOptions& options, const Plan& plan);
 // How each layer is tuned, from resolved options.

@@ -49,7 +49,7 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
                          const CalibrationSet& calibration) {
   ordered_json settings = fields_to_json(options);
   for (const char* key : {"output", "max_memory", "strict", "timing", "restart", "threads",
-                          "compute_dtype", "stream_dtype"})
+                          "compute_dtype", "stream_dtype", "device", "max_gpu_memory"})
     settings.erase(key);
   settings["program"] = kVersion;
   if (options.mixed()) settings["chosen_schemes"] = options.chosen_schemes;
@@ -59,6 +59,7 @@ ordered_json settings_of(const QuantizeOptions& options, const Checkpoint& sourc
   settings["compute"] = torch_name_of(plan.compute);
   settings["stream"] = torch_name_of(plan.stream_dtype);
   settings["micro_batch"] = plan.micro_batch;
+  if (plan.device.is_cuda()) settings["gpu"] = device_facts(plan.device).name;
   // As the journal gives it back: a path of bytes that are no UTF-8 changes.
   return ordered_json::parse(settings.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
 }

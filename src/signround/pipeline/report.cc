@@ -82,6 +82,8 @@ ordered_json RunReport::to_json() const {
                        {"seconds", seconds},
                        {"peak_rss_bytes", peak_rss_bytes},
                        {"planned_memory_bytes", planned_memory},
+                       {"peak_gpu_bytes", peak_gpu_bytes},
+                       {"planned_gpu_memory_bytes", planned_gpu_memory},
                        {"source_bytes", source_bytes},
                        {"result_bytes", result_bytes},
                        {"bits_per_weight", bits_per_weight},
@@ -108,6 +110,10 @@ std::string RunReport::to_markdown() const {
       static_cast<double>(result_bytes) / 1e6, static_cast<double>(source_bytes) / 1e6,
       bits_per_weight, seconds, static_cast<double>(peak_rss_bytes) / 1e6,
       static_cast<double>(planned_memory) / 1e6);
+  if (peak_gpu_bytes > 0)
+    text += fmt::format("Peak GPU memory {:.0f} MB (planned {:.0f} MB).\n\n",
+                        static_cast<double>(peak_gpu_bytes) / 1e6,
+                        static_cast<double>(planned_gpu_memory) / 1e6);
   text += "```\n" + plan + "\n```\n\n## Degraded\n\n";
   if (degradations.empty()) text += "Nothing was skipped, dropped, clamped or replaced.\n";
   for (const auto& d : degradations) text += "- " + d + "\n";

@@ -47,6 +47,7 @@ struct RunReport {
   nlohmann::ordered_json checksums = nlohmann::ordered_json::object();  // of each format's tensors
   nlohmann::ordered_json end_to_end;  // null: there was no such pass
   int64_t source_bytes = 0, result_bytes = 0, planned_memory = 0, peak_rss_bytes = 0;
+  int64_t planned_gpu_memory = 0, peak_gpu_bytes = 0;  // 0: no GPU
   double seconds = 0;
   double bits_per_weight = 0;  // of quantized layers, scales and zero points included
   std::string plan;

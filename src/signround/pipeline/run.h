@@ -4,8 +4,10 @@
 
 #include <chrono>
 #include <filesystem>
+#include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,7 +72,7 @@ class Run {
   };
   BlockReport round_without_text(int64_t index);
   WeightError round_without_text(const FormatLayer& layer);
-  void load(const Graph& graph, BlockWeights& weights);
+  void load(const BlockUnit& unit, const Graph& graph, BlockWeights& weights);
   void observe(Program& program, Moments& moments);
   Moments observe_quantized(Program& program, const BlockWeights& weights);
   void reference_forward(Program& program, const BlockWeights& weights);
@@ -85,15 +87,49 @@ class Run {
   bool read_vectors(const BlockUnit& unit, const nlohmann::ordered_json& line);
   void use_tuned_vectors(BlockWeights& weights, const BlockUnit& unit) const;
   VectorChange vector_change(const BlockUnit& unit) const;
+  std::unique_ptr<WeightSlot> make_cuda_slot(BlockWeights& weights, const FormatLayer& layer,
+                                             const SignRoundOptions& how, const Moments& moments);
   double search_scales(const Layers& layers, const Moments& moments);
   void round_by_second_moments(Program& program, BlockWeights& weights, const Graph& graph,
                                const Layers& layers);
   std::vector<float> hessian(Program& program, const BlockWeights& weights, const LinearsOp& op);
-  void write(const FormatLayer& layer, const QuantizedLinear& linear, const NonFinite& non_finite);
-  void write(const FormatLayer& layer, const Nf4Linear& linear, const NonFinite& non_finite);
+  // What writing layers leaves for the journal and the report.
+  struct Written {
+    std::vector<std::string> hashes;  // of what each output holds of each layer
+    int64_t rewritten_groups = 0;     // that a format holds in another form of equal weights
+    std::vector<std::string> degradations;
+    Timings timings;
+  };
+  // Into all outputs, and read back; touches nothing else, so that another thread may do it.
   template <class Linear>
-  void write_to_outputs(const FormatLayer& layer, const Linear& linear,
-                        const NonFinite& non_finite);
+  void write(const FormatLayer& layer, const Linear& linear, const NonFinite& non_finite,
+             Written& written) const;
+  template <class Linear>
+  void write(const FormatLayer& layer, const Linear& linear, const NonFinite& non_finite) {
+    Written written;
+    write(layer, linear, non_finite, written);
+    take(std::move(written));
+  }
+  void take(Written written);  // the block in work's
+  // A block that a GPU is done with and whose layers are being written while it tunes the next one.
+  struct Pending {
+    std::future<Written> written;
+    BlockReport report;
+    BlockUnit unit;
+    std::vector<std::string> degradations;  // while it was tuned
+  };
+  struct Finished {
+    FormatLayer layer;
+    QuantizedLinear linear;
+    NonFinite non_finite;
+  };
+  void write_behind(std::vector<Finished> layers);
+  void finish_pending();  // waits until it is written, and journals it
+  void journal(BlockReport report, const BlockUnit& unit, const std::vector<std::string>& degradations);
+  // Of a GPU: reads the block behind the one in work into the second staging memory meanwhile.
+  void read_ahead();
+  struct Staging;
+  void stage(Staging& staging, int64_t first, const Graph& graph) const;
   void use_written_weights(BlockWeights& weights, const Layers& layers);
   void put_weight(BlockWeights& weights, const FormatLayer& layer, const float* rows);
   void degrade(const std::string& what);
@@ -120,6 +156,23 @@ class Run {
       targets_;                      // what the quantized model sees; what the original model sees
   std::vector<std::string> hashes_;  // of the layers of the block in work
   int64_t rewritten_ = 0;  // groups of it that a format holds in another form of equal weights
+  struct BlockMemory {
+    Graph graph;
+    bool trains;
+    BlockWeights weights;
+    Program program;
+  };
+  std::unique_ptr<BlockMemory> block_;  // of the block in work
+  struct Staging {  // of a GPU: a block as it was read
+    int64_t first = -1;
+    Graph graph;
+    std::unique_ptr<BlockWeights> weights;
+    std::future<std::map<std::string, NonFinite>> read;
+  };
+  Staging staging_, ahead_;             // of the block in work, of the next one
+  std::optional<BlockUnit> following_;  // behind the one in work
+  std::future<Written> being_written_;  // of the block in work
+  std::optional<Pending> pending_;
   std::map<std::string, NonFinite> non_finite_;  // of the block in work, by layer
   Timings timings_, block_timings_;  // of the whole run; of the block in work
   Clock::time_point start_ = Clock::now();

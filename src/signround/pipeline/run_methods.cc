@@ -11,6 +11,7 @@
 #include "signround/base/log.h"
 #include "signround/base/parallel.h"
 #include "signround/io/safetensors.h"
+#include "signround/kernels/cuda.h"
 #include "signround/model/load.h"
 #include "signround/ops/convert.h"
 #include "signround/ops/matmul.h"
@@ -22,7 +23,9 @@
 #include "signround/quant/opt_rtn.h"
 #include "signround/quant/rtn.h"
 #include "signround/quant/scale_start.h"
+#include "signround/quant/scale_start_cuda.h"
 #include "signround/quant/signround.h"
+#include "signround/quant/signround_cuda.h"
 
 namespace signround {
 namespace {
@@ -59,8 +62,23 @@ void Run::observe(Program& program, Moments& moments) {
 // moments need few.
 Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weights) {
   constexpr int64_t kTokens = 16384;
+  const DeviceScope scope(plan_.device);
   Moments moments;
-  observe(program, moments);
+  std::vector<Buffer> on_gpu;  // sums[i] there
+  if (on_cuda())
+    program.set_linear_input_observer([&](const LinearsOp& op, const void* x, DType dtype,
+                                          int64_t rows, int64_t stride) {
+      const int64_t in = op.params[0].in;
+      const auto [place, first] = moments.of_layer.emplace(op.params[0].name, on_gpu.size());
+      if (first) {
+        for (const auto& param : op.params) moments.of_layer[param.name] = on_gpu.size();
+        on_gpu.emplace_back(in * 8, plan_.device);
+      }
+      kernels::cuda::second_moments(rows, in, {x, dtype, stride},
+                                    on_gpu[place->second].as<double>());
+    });
+  else
+    observe(program, moments);
   for (int64_t first = 0; first < plan_.nsamples && first * plan_.seqlen < kTokens;
        first += plan_.micro_batch) {
     check_interrupted();
@@ -70,6 +88,10 @@ Run::Moments Run::observe_quantized(Program& program, const BlockWeights& weight
     program.forward(weights);
   }
   program.set_linear_input_observer({});
+  for (const Buffer& sums : on_gpu) {
+    moments.sums.emplace_back(static_cast<size_t>(sums.bytes() / 8));
+    copy_to_host(moments.sums.back().data(), sums.data(), sums.bytes());
+  }
   return moments;
 }
 
@@ -95,9 +117,15 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
   if (options_.start == "searched") moments = observe_quantized(program, weights);
   std::vector<TunedLayer> tuned;
   std::vector<const FormatLayer*> written;
+  const bool on_gpu = plan_.device.is_cuda();
   block_timings_.timed("start", 0, [&] {
     for (const auto& layer : layers) {
       if (layer.scheme.bits == 16) continue;
+      if (on_gpu) {
+        tuned.push_back({layer.name, make_cuda_slot(weights, layer, how, moments)});
+        written.push_back(&layer);
+        continue;
+      }
       const auto make_slot = [&](const auto* w) -> std::unique_ptr<WeightSlot> {
         if (options_.start != "searched")
           return std::make_unique<SignRoundSlot>(w, layer.out, layer.in, layer.scheme, how);
@@ -127,7 +155,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
     int bits = plan_.scheme.bits;  // that its first step goes by: a bias's are its layer's
     for (const auto& layer : layers)
       if (param.name == layer.name + ".bias") bits = layer.scheme.bits;
-    vectors.push_back({param.name, VectorTuner(weights.vector(param.name),
+    vectors.push_back({param.name, VectorTuner((on_gpu ? *staging_.weights : weights).vector(param.name),
                                                sign_round_lr(how, bits), how.momentum)});
   }
   const TuneOptions tune_options{.iters = options_.iters,
@@ -137,6 +165,7 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
                                  .keep_best = options_.keeps_best(),
                                  .judged = options_.judges_states() ? kJudged : 0,
                                  .early_stop = options_.early_stop,
+                                 .profile = options_.timing,
                                  .timings = &block_timings_};
   const TuneResult result = tune_block(
       program, weights, tuned, inputs_, targets_, masks_, tune_options,
@@ -150,21 +179,71 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
     degrade(fmt::format("block {}: {} of {} losses were not finite{}", index,
                         result.non_finite_losses, result.iterations,
                         result.best_iteration < 0 ? "; it keeps what it began with" : ""));
+  // Packed formats hold the tuned integers, and what is written is read back: what a GPU's slot
+  // gives is what a continued run reads from the files.
+  const bool keeps_weights =
+      on_gpu && std::any_of(outputs_.begin(), outputs_.end(), [](const auto& output) {
+        return output->plan().format->packing() != Packing::kNone;
+      });
+  std::vector<Finished> finished;
   for (size_t i = 0; i < tuned.size(); ++i) {
-    const QuantizedLinear linear =
-        block_timings_.timed("finish", 0, [&] { return tuned[i].slot->finish(); });
+    QuantizedLinear linear = block_timings_.timed("finish", 0, [&] {
+      const DeviceScope scope(plan_.device);
+      const WeightView place = weights.weight(tuned[i].name);
+      if (keeps_weights)
+        static_cast<SignRoundCudaSlot&>(*tuned[i].slot)
+            .write_best(place.data, place.dtype, place.stride);
+      return tuned[i].slot->finish();
+    });
     tuned[i].slot.reset();
-    write(*written[i], linear, non_finite_[written[i]->name]);
+    const NonFinite& non_finite = non_finite_[written[i]->name];
+    if (keeps_weights)
+      finished.push_back({*written[i], std::move(linear), non_finite});
+    else
+      write(*written[i], linear, non_finite);
   }
+  if (keeps_weights) write_behind(std::move(finished));
   for (const auto& vector : vectors) {
     auto& values = tuned_vectors_[vector.name] = vector.tuner.finish();
     round_to_dtype(values, source_.at(vector.name).dtype);
   }
   if (!vectors.empty()) write_vectors(unit);
   // From the files, as a continued run does: `fake` rounds to the source's dtype.
-  use_written_weights(weights, layers);
+  if (!keeps_weights) use_written_weights(weights, layers);
   use_tuned_vectors(weights, unit);
   return result;
+}
+
+std::unique_ptr<WeightSlot> Run::make_cuda_slot(BlockWeights& weights, const FormatLayer& layer,
+                                                const SignRoundOptions& how,
+                                                const Moments& moments) {
+  const DeviceScope scope(plan_.device);
+  const auto slot_of = [&](const RowsAny& w) -> std::unique_ptr<WeightSlot> {
+    if (options_.start != "searched")
+      return std::make_unique<SignRoundCudaSlot>(w, layer.out, layer.in, layer.scheme, how);
+    const std::vector<float> channels =
+        channel_importance(moments.importance(layer).data(), layer.in);
+    const int64_t groups = layer.out * layer.scheme.groups(layer.in);
+    Buffer importance(4 * layer.in, plan_.device), grid(8 * groups, plan_.device);
+    copy_to_device(importance.data(), channels.data(), importance.bytes());
+    auto* scale = grid.as<float>();
+    search_start_cuda(w, layer.out, layer.in, layer.scheme, importance.as<float>(), scale,
+                      scale + groups);
+    return std::make_unique<SignRoundCudaSlot>(w, layer.out, layer.in, layer.scheme, how,
+                                               DeviceStart{scale, scale + groups});
+  };
+  const WeightView place = weights.weight(layer.name);
+  if (layer.dtype == DType::kBF16 && place.dtype == DType::kBF16)
+    return slot_of({place.data, place.dtype, place.stride});
+  auto rows = read_linear(source_, {layer.name, layer.out, layer.in, false});
+  source_.release(layer.name + ".weight");
+  const int64_t group = layer.scheme.group(layer.in);
+  for (int64_t r = 0; r < layer.out; ++r)
+    for (int64_t c = 0; c < layer.in; c += group)
+      replace_non_finite(rows.data() + r * layer.in + c, std::min(group, layer.in - c), 0);
+  Buffer there(layer.out * layer.in * 4, plan_.device);
+  copy_to_device(there.data(), rows.data(), there.bytes());
+  return slot_of({there.data(), DType::kF32, layer.in});
 }
 
 std::vector<VectorParam> Run::vectors_of(const BlockUnit& unit) const {
@@ -235,8 +314,13 @@ bool Run::read_vectors(const BlockUnit& unit, const nlohmann::ordered_json& line
 }
 
 void Run::use_tuned_vectors(BlockWeights& weights, const BlockUnit& unit) const {
-  for (const auto& param : vectors_of(unit))
-    std::ranges::copy(tuned_vectors_.at(param.name), weights.vector(param.name).begin());
+  const DeviceScope scope(weights.device());
+  for (const auto& param : vectors_of(unit)) {
+    const auto& values = tuned_vectors_.at(param.name);
+    copy_to_current(weights.vector(param.name).data(), values.data(),
+                    static_cast<int64_t>(values.size()) * 4);
+    if (on_cuda()) synchronize();
+  }
 }
 
 VectorChange Run::vector_change(const BlockUnit& unit) const {
@@ -476,6 +560,7 @@ void Run::end_to_end() {
   };
   if (!learned_) {
     const auto start = Clock::now();
+    staging_ = {}, ahead_ = {};  // of a GPU: no block is read any more
     const PatchedCheckpoint tuned(source_, tuned_vectors_);
     const DistillResult learned = distill(
         {.source = tuned,

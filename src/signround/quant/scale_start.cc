@@ -15,17 +15,14 @@
 namespace signround {
 namespace {
 
-// Factors of the scale that spans the group: below 1 the largest weights are clamped.
-constexpr int kFactors = 31, kRefits = 3;
-constexpr float kSmallestFactor = 0.4f, kLargestFactor = 1.15f;
 // Channels that the calibration text hardly moves still count this much of the mean: their weights
 // must not run away.
 constexpr double kSmallestImportance = 1e-3;
 constexpr int64_t kLanes = 16;
 
 float factor(int i) {
-  return kSmallestFactor +
-         (kLargestFactor - kSmallestFactor) * static_cast<float>(i) / (kFactors - 1);
+  return kSmallestSearchFactor + (kLargestSearchFactor - kSmallestSearchFactor) *
+                                     static_cast<float>(i) / (kSearchFactors - 1);
 }
 
 // One group, padded to whole lanes by weights of importance 0.
@@ -49,7 +46,7 @@ class Search {
   GroupGrid<float> best(const Group& group, GroupRange<float> range) {
     GroupGrid<float> grid = group_grid_fwd<float>(scheme_, range, 1.0f, 1.0f);
     trials_.assign(1, {grid.scale, grid.zero});
-    for (int i = 0; i < kFactors; ++i) {
+    for (int i = 0; i < kSearchFactors; ++i) {
       if (scheme_.symmetry == Symmetry::kAsym) {
         const auto narrow = group_grid_fwd<float>(scheme_, range, factor(i), factor(i));
         add_trial(narrow.scale, narrow.zero);
@@ -64,7 +61,7 @@ class Search {
         static_cast<size_t>(std::min_element(losses_.begin(), losses_.end()) - losses_.begin());
     Trial best = trials_[least];
     float loss = losses_[least];
-    for (int i = 0; i < kRefits; ++i)
+    for (int i = 0; i < kSearchRefits; ++i)
       if (!refit(group, best, loss)) break;
     grid.scale = best.scale;
     grid.zero = best.zero;
@@ -130,24 +127,6 @@ class Search {
   std::vector<float> losses_;
 };
 
-std::vector<float> channel_importance(const float* given, int64_t in) {
-  std::vector<float> importance(static_cast<size_t>(in), 1.0f);
-  if (given == nullptr) return importance;
-  double sum = 0;
-  for (int64_t i = 0; i < in; ++i) {
-    require(std::isfinite(given[i]) && given[i] >= 0, "search_start", "importance of channel ", i,
-            " is ", given[i], ", expected a finite number of at least 0");
-    sum += static_cast<double>(given[i]);
-  }
-  if (sum == 0) return importance;
-  // Mean 1: the sums stay far from the ends of f32.
-  const double scale = static_cast<double>(in) / sum;
-  for (int64_t i = 0; i < in; ++i)
-    importance[static_cast<size_t>(i)] =
-        static_cast<float>(static_cast<double>(given[i]) * scale + kSmallestImportance);
-  return importance;
-}
-
 float value(float w) { return w; }
 float value(BF16 w) { return to_f32(w); }
 
@@ -191,6 +170,24 @@ QuantizedLinear search_rows(const W* w, int64_t out, int64_t in, const QuantSche
 }
 
 }  // namespace
+
+std::vector<float> channel_importance(const float* given, int64_t in) {
+  std::vector<float> importance(static_cast<size_t>(in), 1.0f);
+  if (given == nullptr) return importance;
+  double sum = 0;
+  for (int64_t i = 0; i < in; ++i) {
+    require(std::isfinite(given[i]) && given[i] >= 0, "search_start", "importance of channel ", i,
+            " is ", given[i], ", expected a finite number of at least 0");
+    sum += static_cast<double>(given[i]);
+  }
+  if (sum == 0) return importance;
+  // Mean 1: the sums stay far from the ends of f32.
+  const double scale = static_cast<double>(in) / sum;
+  for (int64_t i = 0; i < in; ++i)
+    importance[static_cast<size_t>(i)] =
+        static_cast<float>(static_cast<double>(given[i]) * scale + kSmallestImportance);
+  return importance;
+}
 
 QuantizedLinear search_start(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
                              const float* importance, NonFinite* non_finite) {

@@ -4,11 +4,17 @@
 // codes held.
 #pragma once
 
+#include <vector>
+
 #include "signround/quant/non_finite.h"
 #include "signround/quant/scheme.h"
 #include "signround/tensor/dtype.h"
 
 namespace signround {
+
+// Factors of the scale that spans the group: below 1 the largest weights are clamped.
+constexpr int kSearchFactors = 31, kSearchRefits = 3;
+constexpr float kSmallestSearchFactor = 0.4f, kLargestSearchFactor = 1.15f;
 
 // w: (out, in), contiguous. importance: `in` numbers of at least 0, the second moment of each input
 // channel (see imatrix.h), or null: all equal. Every grid has a search; the full-range one tries
@@ -18,5 +24,8 @@ QuantizedLinear search_start(const float* w, int64_t out, int64_t in, const Quan
                              const float* importance, NonFinite* non_finite = nullptr);
 QuantizedLinear search_start(const BF16* w, int64_t out, int64_t in, const QuantScheme& scheme,
                              const float* importance, NonFinite* non_finite = nullptr);
+
+// What counts for each of `in` channels, by their importance as above: about 1 on average.
+std::vector<float> channel_importance(const float* importance, int64_t in);
 
 }  // namespace signround

@@ -36,16 +36,6 @@ int64_t factors_per_group(const SignRoundOptions& options) {
 // long chain, and those of several groups overlap. Their data, 1024 weights, stays in L1.
 constexpr int64_t kBatchGroups = 32, kBatchWeights = 1024;
 
-// The largest unit of v that every step of the schedule is a whole multiple of, or the smallest one
-// that all steps in one direction fit into.
-double unit_of(const SignRoundOptions& options, int bits) {
-  constexpr int64_t kMost = 32767;
-  const int64_t n = std::max(options.iters, 1), all = n * (n + 1) / 2;
-  const double last_step = sign_round_lr(options, bits) / static_cast<double>(n);
-  return all <= kMost ? last_step / static_cast<double>(kMost / all)
-                      : last_step * static_cast<double>(all) / kMost;
-}
-
 float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f; }
 
 // One step of alpha or beta: as v in kernels/cpu/fake_quant.h, then into [0, 1].
@@ -65,6 +55,20 @@ void check_weight(const char* where, DType dtype, int64_t stride, int64_t in) {
 double sign_round_lr(const SignRoundOptions& options, int bits) {
   if (options.lr != 0) return options.lr;
   return (options.iters >= 1000 && bits <= 3 ? 2.0 : 1.0) / std::max(options.iters, 1);
+}
+
+double offset_unit(const SignRoundOptions& options, int bits) {
+  constexpr int64_t kMost = 32767;
+  const int64_t n = std::max(options.iters, 1), all = n * (n + 1) / 2;
+  const double last_step = sign_round_lr(options, bits) / static_cast<double>(n);
+  return all <= kMost ? last_step / static_cast<double>(kMost / all)
+                      : last_step * static_cast<double>(all) / kMost;
+}
+
+int offset_units(double lr, float unit, double& travelled) {
+  const double before = std::nearbyint(travelled / unit);
+  travelled += lr;
+  return static_cast<int>(std::clamp(std::nearbyint(travelled / unit) - before, 0.0, 32767.0));
 }
 
 SignRoundSlot::SignRoundSlot(const float* w, int64_t out, int64_t in, const QuantScheme& scheme,
@@ -101,7 +105,7 @@ void SignRoundSlot::adopt(const W* w, const QuantizedLinear* start) {
   groups_ = scheme_.groups(in_);
   groups_all_ = out_ * groups_;
   const int64_t factors = factors_per_group(options_) * groups_all_;
-  unit_ = static_cast<float>(unit_of(options_, scheme_.bits));
+  unit_ = static_cast<float>(signround::offset_unit(options_, scheme_.bits));
   w_ = Buffer(out_ * in_ * static_cast<int64_t>(sizeof(W)));
   range_ = Buffer((free() ? 4 : 8) * groups_all_);
   if (free()) adam_ = Buffer(static_cast<int64_t>(sizeof(ScaleMoments)) * groups_all_);
@@ -265,14 +269,6 @@ void SignRoundSlot::step_ranges(int64_t k, int64_t count, FactorStep step, const
                            .zero = zero() + k});
 }
 
-// Of all steps together, rounded to units, what those before did not take: the sum is never wrong
-// by more than half a unit.
-int SignRoundSlot::units_of_step(double lr) {
-  const double before = std::nearbyint(travelled_ / unit_);
-  travelled_ += lr;
-  return static_cast<int>(std::clamp(std::nearbyint(travelled_ / unit_) - before, 0.0, 32767.0));
-}
-
 // Where the next step leaves v: the best one stays where it is.
 int16_t* SignRoundSlot::next_offsets() {
   if (best_ != Best::kCurrent) return v_.as<int16_t>();
@@ -297,7 +293,7 @@ void SignRoundSlot::step_rows(const D* d_weight, int64_t d_stride, double decay,
   const double lr = sign_round_lr(options_, scheme_.bits);
   const double minmax_lr = options_.minmax_lr != 0 ? options_.minmax_lr : lr;
   const float momentum = static_cast<float>(options_.momentum);
-  const kernels::SignStep v_step{units_of_step(decay * lr), momentum};
+  const kernels::SignStep v_step{offset_units(decay * lr, unit_, travelled_), momentum};
   const FactorStep factor_step{static_cast<float>(decay * minmax_lr), momentum,
                                kernel_forced("ref")};
   const double scale_lr = corrected_scale_lr(decay * options_.scale_lr, steps_);

@@ -47,6 +47,13 @@ struct SignRoundOptions {
 // The step of v that these options mean for weights of so many bits.
 double sign_round_lr(const SignRoundOptions& options, int bits);
 
+// The largest unit of v that every step of the schedule is a whole multiple of, or the smallest one
+// that all steps in one direction fit into.
+double offset_unit(const SignRoundOptions& options, int bits);
+// Units that v moves by in a step of lr. Of all steps together, rounded to units, what those before
+// did not take: the sum is never wrong by more than half a unit. travelled: the sum so far.
+int offset_units(double lr, float unit, double& travelled);
+
 class SignRoundSlot : public WeightSlot {
  public:
   // Copies w, (out, in) and contiguous, in the type it comes in. Weights that are not finite are
@@ -91,7 +98,6 @@ class SignRoundSlot : public WeightSlot {
   GroupRange<float> range(int64_t k) const;
   GroupGrid<float> grid_of(int64_t k, const float* factors) const;
   kernels::Offsets offsets(int64_t at) const { return {v_.as<int16_t>() + at, unit_}; }
-  int units_of_step(double lr);
   int16_t* next_offsets();
   void leave_best();
   template <class W, class Out>

@@ -7,6 +7,7 @@
 
 #include "signround/base/error.h"
 #include "signround/base/random.h"
+#include "signround/kernels/cuda.h"
 #include "signround/ops/mse_loss.h"
 
 namespace signround {
@@ -34,11 +35,13 @@ const int64_t* SampleOrder::next() {
 
 namespace {
 
-// The samples of one step, run through the block in micro-batches.
+// The samples of one step, run through the block in micro-batches; on a GPU nobody waits for that
+// before a loss is asked for.
 class StepRunner {
  public:
   StepRunner(Program& program, BlockWeights& weights, const ActivationStream& inputs,
-             const ActivationStream& targets, const TokenMasks& masks, Timings& timings)
+             const ActivationStream& targets, const TokenMasks& masks, int64_t batch, int iters,
+             bool recorded, Timings& timings)
       : program_(program),
         weights_(weights),
         inputs_(inputs),
@@ -46,7 +49,15 @@ class StepRunner {
         masks_(masks),
         timings_(timings),
         micro_(program.rows() / inputs.seq_len()),
-        row_sums_(static_cast<size_t>(program.rows())) {}
+        row_sums_(program.rows() * 8, program.device()) {
+    if (!program.device().is_cuda()) return;
+    recorded_ = recorded && masks.empty() && batch == micro_;
+    target_rows_ =
+        Buffer(program.rows() * inputs.cols() * size_of(targets.dtype()), program.device());
+    if (!masks.empty()) mask_ = Buffer(program.rows(), program.device());
+    sums_ = Buffer((batch / micro_ + 1) * 8, program.device());
+    history_ = Buffer(std::max(iters, 1) * 8, program.device());
+  }
 
   int64_t micro() const { return micro_; }
 
@@ -58,9 +69,43 @@ class StepRunner {
     return rows;
   }
 
-  // Sum of squared errors of one micro-batch. With `backward`, gradients of loss / valid elements
-  // of the whole step.
-  double run(const int64_t* samples, bool backward, bool accumulate, float scale) {
+  // All micro-batches of `count` samples. With `backward`, gradients of loss / valid elements of
+  // the whole step, `scale` being 1 / valid elements. The sum of squared errors is sum()'s.
+  void run(const int64_t* samples, int64_t count, bool backward, float scale) {
+    sum_ = 0;
+    for (int64_t first = 0; first < count; first += micro_) {
+      if (program_.device().is_cuda())
+        run_on_gpu(samples + first, backward, first / micro_, scale);
+      else
+        run_micro(samples + first, backward, first > 0, scale);
+    }
+    pieces_ = count / micro_;
+  }
+
+  // Of the last run. Waits for a GPU.
+  double sum() {
+    if (!program_.device().is_cuda()) return sum_;
+    return timings_.timed("wait", 0, [&] {
+      double sum = 0;
+      add_pieces();
+      copy_to_host(&sum, sums_.data(), 8);
+      return sum;
+    });
+  }
+
+  // The sum of the last run is kept as that of iteration i, for sums_of(): nobody waits.
+  void remember(int i) {
+    add_pieces();
+    copy_on_device(history_.as<double>() + i, sums_.data(), 8);
+  }
+  std::vector<double> remembered() const {
+    std::vector<double> sums(static_cast<size_t>(history_.bytes() / 8));
+    copy_to_host(sums.data(), history_.data(), history_.bytes());
+    return sums;
+  }
+
+ private:
+  void run_micro(const int64_t* samples, bool backward, bool accumulate, float scale) {
     const int64_t rows = program_.rows(), cols = inputs_.cols();
     const double bytes = static_cast<double>(rows * cols) * 4;
     timings_.timed("gather", 2 * bytes, [&] { inputs_.gather(samples, micro_, program_.input()); });
@@ -69,20 +114,26 @@ class StepRunner {
       for (int64_t i = 0; i < micro_; ++i) add_loss(i, samples[i], backward, scale);
     });
     if (backward) program_.backward(weights_, accumulate);
-    return std::accumulate(row_sums_.begin(), row_sums_.end(), 0.0);
+    const auto* sums = row_sums_.as<double>();
+    sum_ += std::accumulate(sums, sums + rows, 0.0);
   }
 
- private:
   // Of sample `place` of the micro-batch, against its target where that lies in the stream.
   void add_loss(int64_t place, int64_t sample, bool backward, float scale) {
-    const int64_t rows = inputs_.seq_len(), cols = inputs_.cols(), at = place * rows * cols;
-    const RowsIn pred{program_.output() + at, cols};
-    const RowsAny ref = targets_.sample(sample);
     std::span<const uint8_t> mask;
     if (!masks_.empty())
-      mask = std::span(masks_[static_cast<size_t>(sample)]).first(static_cast<size_t>(rows));
-    const auto sums =
-        std::span(row_sums_).subspan(static_cast<size_t>(place * rows), static_cast<size_t>(rows));
+      mask = std::span(masks_[static_cast<size_t>(sample)])
+                 .first(static_cast<size_t>(inputs_.seq_len()));
+    compare(place * inputs_.seq_len(), inputs_.seq_len(), targets_.sample(sample), mask, backward,
+            scale);
+  }
+
+  // Loss of `rows` rows of the output from row `first` on.
+  void compare(int64_t first, int64_t rows, RowsAny ref, std::span<const uint8_t> mask,
+               bool backward, float scale) {
+    const int64_t cols = inputs_.cols(), at = first * cols;
+    const RowsIn pred{program_.output() + at, cols};
+    const std::span<double> sums(row_sums_.as<double>() + first, static_cast<size_t>(rows));
     if (backward)
       mse_loss_fwd_bwd(rows, cols, pred, ref, mask, scale, sums,
                        {program_.output_gradient() + at, DType::kF32, cols});
@@ -90,13 +141,46 @@ class StepRunner {
       mse_loss_fwd(rows, cols, pred, ref, mask, sums);
   }
 
+  // What a step does to one micro-batch whose samples are in place.
+  void queue(bool backward, int64_t piece, float scale) {
+    program_.forward(weights_);
+    const std::span<const uint8_t> mask(mask_.as<uint8_t>(), static_cast<size_t>(mask_.bytes()));
+    compare(0, program_.rows(), {target_rows_.data(), targets_.dtype(), inputs_.cols()}, mask,
+            backward, scale);
+    if (backward) program_.backward(weights_, piece > 0);
+    kernels::cuda::total(row_sums_.as<double>(), program_.rows(), sums_.as<double>() + 1 + piece);
+  }
+
+  void run_on_gpu(const int64_t* samples, bool backward, int64_t piece, float scale) {
+    inputs_.gather(samples, micro_, program_.input());
+    targets_.copy(samples, micro_, target_rows_.data());
+    if (!masks_.empty())
+      for (int64_t i = 0; i < micro_; ++i)
+        copy_to_device(mask_.as<char>() + i * inputs_.seq_len(),
+                       masks_[static_cast<size_t>(samples[i])].data(), inputs_.seq_len());
+    // The first time plans are made and memory is taken; from the second on it is one graph.
+    if (!recorded_ || !backward || runs_++ == 0) return queue(backward, piece, scale);
+    if (!graph_.recorded()) graph_.record([&] { queue(backward, piece, scale); });
+    graph_.launch();
+  }
+
+  void add_pieces() {
+    kernels::cuda::total(sums_.as<double>() + 1, pieces_, sums_.as<double>());
+  }
+
   Program& program_;
   BlockWeights& weights_;
   const ActivationStream &inputs_, &targets_;
   const TokenMasks& masks_;
   Timings& timings_;
-  int64_t micro_;
-  std::vector<double> row_sums_;
+  int64_t micro_, pieces_ = 0;
+  Buffer row_sums_;
+  double sum_ = 0;
+  // Of a GPU:
+  bool recorded_ = false;  // forward, loss and backward of a step are one graph
+  int64_t runs_ = 0;
+  Buffer target_rows_, mask_, sums_, history_;  // sums_: of all pieces, then of each
+  DeviceGraph graph_;
 };
 
 // The factor of each step, and when the last one is.
@@ -139,9 +223,11 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
                       const std::function<void(int)>& on_iteration,
                       std::span<TunedVector> vectors) {
   const int64_t batch = std::min(inputs.samples(), options.batch_size * options.accumulate_steps);
-  Timings unread;
-  Timings& timings = options.timings != nullptr ? *options.timings : unread;
-  StepRunner runner(program, weights, inputs, targets, masks, timings);
+  Timings nobodys;
+  Timings& timings = options.timings != nullptr ? *options.timings : nobodys;
+  const DeviceScope scope(program.device());
+  StepRunner runner(program, weights, inputs, targets, masks, batch, options.iters,
+                    !options.profile, timings);
   require(runner.micro() > 0 && batch % runner.micro() == 0, "tune", "a step of ", batch,
           " samples cannot be cut into micro-batches of ", runner.micro());
   require(inputs.samples() == targets.samples() && inputs.seq_len() == targets.seq_len() &&
@@ -165,7 +251,21 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     weights.allocate_norm_gradients();
     weights.allocate_bias_gradients();
   }
-  for (const TunedVector& vector : vectors) vector.tuner.write(weights.vector(vector.name));
+  const auto write_vector = [&](const TunedVector& vector) {
+    const std::span<float> place = weights.vector(vector.name);
+    if (!on_cuda()) return vector.tuner.write(place);
+    std::vector<float> values(place.size());
+    vector.tuner.write(values);
+    copy_to_device(place.data(), values.data(), static_cast<int64_t>(values.size()) * 4);
+    synchronize();
+  };
+  const auto vector_gradient = [&](const TunedVector& vector) {
+    const std::span<float> place = weights.vector_gradient(vector.name);
+    std::vector<float> values(place.size());
+    copy_from_current(values.data(), place.data(), static_cast<int64_t>(values.size()) * 4);
+    return values;
+  };
+  for (const TunedVector& vector : vectors) write_vector(vector);
 
   // Batches of the samples that judge, spread over all.
   std::vector<int64_t> judges;
@@ -177,8 +277,10 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
   const auto judge = [&] {
     double sum = 0;
     const auto count = static_cast<int64_t>(judges.size());
-    for (int64_t first = 0; first < count; first += runner.micro())
-      sum += runner.run(judges.data() + first, false, false, 1.0f);
+    for (int64_t first = 0; first < count; first += batch) {
+      runner.run(judges.data() + first, batch, false, 1.0f);
+      sum += runner.sum();
+    }
     return sum / static_cast<double>(runner.valid_rows(judges.data(), count) * inputs.cols());
   };
   const int64_t pass = std::max<int64_t>(1, inputs.samples() / batch);
@@ -199,10 +301,11 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     }
     for (TunedVector& vector : vectors) {
       vector.tuner.restart();
-      vector.tuner.write(weights.vector(vector.name));
+      write_vector(vector);
     }
   };
   bool last = options.iters == 0;
+  int unread = 0;
   for (int i = 0; !last; ++i) {
     if (is_judged(i)) {
       const double loss = judge();
@@ -219,14 +322,16 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
     const int64_t valid = runner.valid_rows(samples, batch) * inputs.cols();
     require(valid > 0, "tune", "no token of the samples counts in the loss");
     last = schedule.is_last(i);  // parameters after it are never evaluated: no step is taken
-    double sum = 0;
+    double loss = 0;
     if (!last || judges.empty()) {
       if (!vectors.empty()) weights.zero_vector_gradients();
-      for (int64_t first = 0; first < batch; first += runner.micro())
-        sum += runner.run(samples + first, !last, first > 0,
-                          static_cast<float>(1.0 / static_cast<double>(valid)));
+      runner.run(samples, batch, !last, static_cast<float>(1.0 / static_cast<double>(valid)));
+      // On a GPU, losses that decide nothing are read in the end.
+      if (on_cuda() && !options.keep_best && options.early_stop == 0 && i > 0 && !last)
+        runner.remember(i), ++unread;
+      else
+        loss = runner.sum() / static_cast<double>(valid);
     }
-    const double loss = sum / static_cast<double>(valid);
     if (!std::isfinite(loss)) ++result.non_finite_losses;
     if (judges.empty() && i == 0) result.loss_first = loss;
     bool keep = false;
@@ -254,13 +359,15 @@ TuneResult tune_block(Program& program, BlockWeights& weights, std::vector<Tuned
           layer.slot->step(place.gradient, decay, place.data, place.dtype, place.stride);
         }
         for (TunedVector& vector : vectors) {
-          vector.tuner.step(weights.vector_gradient(vector.name), decay);
-          vector.tuner.write(weights.vector(vector.name));
+          vector.tuner.step(vector_gradient(vector), decay);
+          write_vector(vector);
         }
       });
     }
     if (on_iteration) on_iteration(i);
   }
+  if (unread > 0)
+    for (double sum : runner.remembered()) result.non_finite_losses += !std::isfinite(sum);
   result.stopped_early = schedule.stopped_early();
   result.loss_best = result.best_iteration < 0 ? result.loss_first : best;
   return result;

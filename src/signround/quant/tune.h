@@ -45,6 +45,7 @@ struct TuneOptions {
   // this share than over all samples before: its steps then fall to 0 within an eighth of `iters`.
   // 0: never.
   double early_stop = 0;
+  bool profile = false;  // on a GPU: operations are queued one by one, not as a recorded graph
   Timings* timings = nullptr;  // gets the time of what the program's own timings do not hold
 };
 

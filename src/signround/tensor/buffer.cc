@@ -2,8 +2,8 @@
 
 #include <sys/mman.h>
 
-#include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "signround/base/error.h"
 
@@ -18,9 +18,11 @@ int64_t rounded(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; 
 
 Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
   require(bytes >= 0, "buffer", "a buffer of ", bytes, " bytes was asked for");
-  if (device.kind != Device::Kind::kCpu)
-    fail(ErrorKind::kDevice, "buffer", "this program was built without CUDA; use --device cpu");
   if (bytes == 0) return;
+  if (device.kind != Device::Kind::kCpu) {
+    data_ = device.is_cuda() ? device_allocate(device, bytes) : pinned_allocate(bytes);
+    return;
+  }
   if (bytes >= kMapFrom) {
     data_ = mmap(nullptr, static_cast<size_t>(rounded(bytes, 4096)), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                  -1, 0);
@@ -30,7 +32,7 @@ Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
       madvise(data_, static_cast<size_t>(rounded(bytes, 4096)), MADV_HUGEPAGE);
     }
   } else {
-    data_ = std::aligned_alloc(64, static_cast<size_t>(rounded(bytes, 64)));
+    data_ = ::operator new(static_cast<size_t>(rounded(bytes, 64)), std::align_val_t(64), std::nothrow);
     if (data_) std::memset(data_, 0, static_cast<size_t>(bytes));
   }
   if (!data_) fail(ErrorKind::kMemory, "buffer", "no memory for ", bytes, " bytes");
@@ -38,10 +40,14 @@ Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
 
 Buffer::~Buffer() {
   if (!data_) return;
-  if (bytes_ >= kMapFrom)
+  if (device_.is_cuda())
+    device_release(device_, data_, bytes_);
+  else if (device_.kind == Device::Kind::kPinned)
+    pinned_release(data_);
+  else if (bytes_ >= kMapFrom)
     munmap(data_, static_cast<size_t>(rounded(bytes_, 4096)));
   else
-    std::free(data_);
+    ::operator delete(data_, std::align_val_t(64));
 }
 
 }  // namespace signround

@@ -6,14 +6,9 @@
 #include <cstdint>
 #include <utility>
 
-namespace signround {
+#include "signround/device/device.h"
 
-// kCpu is host memory. Index is the number of the accelerator (0 on the CPU).
-struct Device {
-  enum class Kind : uint8_t { kCpu, kCuda } kind = Kind::kCpu;
-  int index = 0;
-  bool operator==(const Device&) const = default;
-};
+namespace signround {
 
 // Owner of zeroed bytes, aligned to 64 on the CPU (to 256 on a GPU). Move-only. Throws Error{kMemory} where there is
 // no memory, with the size that was asked for, and Error{kDevice} for a device that was not built.

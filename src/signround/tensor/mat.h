@@ -24,7 +24,8 @@ template <class T>
 class MatBuffer {
  public:
   MatBuffer() = default;
-  MatBuffer(int64_t rows, int64_t cols) : buffer_(rows * cols * static_cast<int64_t>(sizeof(T))), rows_(rows), cols_(cols) {}
+  MatBuffer(int64_t rows, int64_t cols, Device device = {})
+      : buffer_(rows * cols * static_cast<int64_t>(sizeof(T)), device), rows_(rows), cols_(cols) {}
   MatBuffer clone() const {
     MatBuffer copy(rows_, cols_);
     std::copy_n(view().data, view().size(), copy.view().data);

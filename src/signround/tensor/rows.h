@@ -39,6 +39,11 @@ inline int64_t spread_stride(int64_t cols, DType dtype) {
   return cols * size % 1024 == 0 ? cols + 3 * 64 / size : cols;
 }
 
+// The same for rows on `device`: only the caches of a CPU gain by gaps.
+inline int64_t row_stride(int64_t cols, DType dtype, Device device) {
+  return device.kind == Device::Kind::kCpu ? spread_stride(cols, dtype) : cols;
+}
+
 // A row of `heads` parts of `dim` values each: head h of token t starts at data + t * stride + h *
 // dim. heads == 1 is an ordinary row of dim values.
 struct HeadShape {
