@@ -11,6 +11,7 @@
 #include <set>
 
 #include "signround/base/error.h"
+#include "signround/base/log.h"
 #include "signround/graph/join.h"
 #include "signround/graph/program.h"
 #include "signround/graph/timings.h"
@@ -771,6 +772,11 @@ Plan make_plan(const QuantizeOptions& options, const Checkpoint& checkpoint, int
   for (const auto& name : options.formats) plan_format(options, checkpoint, name, plan);
   const Device device = parse_device(options.device);
   if (plan.tunes()) plan.device = device;
+  if (!plan.tunes() && options.device.starts_with("cuda"))
+    log_warn("--device " + options.device + ": only tuning runs on a GPU, --method " + plan.method +
+             " on the CPU");
+  // Measured before memory is planned: what CUDA's libraries hold counts then.
+  if (plan.device.is_cuda()) product_rate(DType::kBF16, plan.device);
   plan.compute = options.compute_dtype == "float32"    ? DType::kF32
                  : options.compute_dtype == "bfloat16" ? DType::kBF16
                  : plan.device.is_cuda()               ? DType::kBF16

@@ -185,24 +185,31 @@ TuneResult Run::tune(Program& program, BlockWeights& weights, const Layers& laye
       on_gpu && std::any_of(outputs_.begin(), outputs_.end(), [](const auto& output) {
         return output->plan().format->packing() != Packing::kNone;
       });
-  std::vector<Finished> finished;
+  if (keeps_weights) {
+    std::vector<Finished> finished(tuned.size());
+    block_timings_.timed("finish", 0, [&] {
+      // Threads for the sake of the host's memory, whose pages are touched for the first time.
+      parallel_for(static_cast<int64_t>(tuned.size()), 1, [&](int64_t begin, int64_t end) {
+        const DeviceScope scope(plan_.device);
+        for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+          const WeightView place = weights.weight(tuned[i].name);
+          auto& slot = static_cast<SignRoundCudaSlot&>(*tuned[i].slot);
+          slot.write_best(place.data, place.dtype, place.stride);
+          finished[i] = {*written[i], slot.finish(), non_finite_.at(written[i]->name)};
+        }
+      });
+      tuned.clear();
+    });
+    write_behind(std::move(finished));
+  }
   for (size_t i = 0; i < tuned.size(); ++i) {
-    QuantizedLinear linear = block_timings_.timed("finish", 0, [&] {
+    const QuantizedLinear linear = block_timings_.timed("finish", 0, [&] {
       const DeviceScope scope(plan_.device);
-      const WeightView place = weights.weight(tuned[i].name);
-      if (keeps_weights)
-        static_cast<SignRoundCudaSlot&>(*tuned[i].slot)
-            .write_best(place.data, place.dtype, place.stride);
       return tuned[i].slot->finish();
     });
     tuned[i].slot.reset();
-    const NonFinite& non_finite = non_finite_[written[i]->name];
-    if (keeps_weights)
-      finished.push_back({*written[i], std::move(linear), non_finite});
-    else
-      write(*written[i], linear, non_finite);
+    write(*written[i], linear, non_finite_[written[i]->name]);
   }
-  if (keeps_weights) write_behind(std::move(finished));
   for (const auto& vector : vectors) {
     auto& values = tuned_vectors_[vector.name] = vector.tuner.finish();
     round_to_dtype(values, source_.at(vector.name).dtype);
@@ -534,7 +541,14 @@ void Run::outside_layers() {
     for (const auto& layer : plan_.outside) moments.of_layer[layer.name] = 0;
     auto& sums = moments.sums.emplace_back(static_cast<size_t>(plan_.architecture.hidden));
     for (int64_t s = 0; s < plan_.nsamples; ++s) {
-      stream.gather(s, 1, program.input());
+      if (stream.device().is_cuda()) {
+        const DeviceScope scope(stream.device());
+        Buffer rows(plan_.seqlen * plan_.architecture.hidden * 4, stream.device());
+        stream.gather(s, 1, rows.as<float>());
+        copy_to_host(program.input(), rows.data(), rows.bytes());
+      } else {
+        stream.gather(s, 1, program.input());
+      }
       program.forward(weights);
       add_second_moments(program.output(), plan_.seqlen, plan_.architecture.hidden,
                          plan_.architecture.hidden, sums.data());
