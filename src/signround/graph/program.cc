@@ -254,15 +254,15 @@ struct Program::Impl {
                          if (observer) observe(linears, read);
                          const auto& weights = run.weights->group(group);
                          if (!weights.packed.empty())
-                           return packed_product(weights, cols, read, fused[index], from);
+                           return packed_product(weights, read, fused[index], from);
                          matmul->run(pointer(read), weights.weight.data(), weights.bias.as<float>(),
                                      pointer(fused[index]), from ? in(from).data : nullptr);
                        }});
   }
 
   // y = x W^T of weights that stay packed, plus bias, or plus `from`.
-  void packed_product(const BlockWeights::Group& weights, int64_t cols, const View& x,
-                      const View& y, const View& from) {
+  void packed_product(const BlockWeights::Group& weights, const View& x, const View& y,
+                      const View& from) {
     int64_t bytes = 0;
     for (const auto& part : weights.packed)
       bytes = std::max(bytes, kernels::packed_matmul_scratch_bytes(part.weight, rows));
@@ -270,10 +270,11 @@ struct Program::Impl {
     for (const auto& part : weights.packed) {
       View to = y;
       to.col += part.row;
-      kernels::packed_matmul(part.weight, rows, any(x), out(to), scratch);
+      kernels::PackedTerms terms;
+      if (weights.has_bias) terms.bias = weights.bias.as<float>() + part.row;
+      if (from) terms.from = {in(from).data + part.row, from.stride};
+      kernels::packed_matmul(part.weight, rows, any(x), out(to), scratch, terms);
     }
-    if (weights.has_bias) kernels::cuda::add_bias(rows, cols, weights.bias.as<float>(), out(y));
-    if (from) add(rows, cols, in(from), in(y), out(y));
   }
   // Kept by the calling thread, as that of attention.
   static void* packed_scratch(int64_t bytes) {
@@ -386,7 +387,7 @@ struct Program::Impl {
     const auto& o = std::get<RopeOp>(op(i));
     const auto* before = std::get_if<RopeOp>(&op(i - 1));
     if (before == nullptr || before->head_dim != o.head_dim) return nullptr;
-    if (i > 1 && std::holds_alternative<RopeOp>(op(i - 2))) return nullptr;  // has its own neighbour
+    if (i > 1 && std::holds_alternative<RopeOp>(op(i - 2))) return nullptr;  // that took this one
     const RopeSpec &a = before->spec, &b = o.spec;
     const View &x = value[at(before->out)], &y = value[at(o.out)];
     if (a.inv_freq != b.inv_freq || a.factor != b.factor || a.interleaved != b.interleaved ||

@@ -57,7 +57,7 @@ class Program {
   Program(Program&&) noexcept;
 
   int64_t rows() const;
-  float* input();               // (rows, cols): fill before forward
+  float* input();  // (rows, cols): fill before forward
   // forward() reads rows there from now on; nullptr: in input() again. Not with backward().
   void read_input_from(const float* rows);
   const float* output() const;  // (rows, cols): valid after forward, until the next forward

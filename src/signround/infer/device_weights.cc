@@ -45,8 +45,7 @@ void append(QuantizedLinear& to, const QuantizedLinear& from) {
   to.zeros.insert(to.zeros.end(), from.zeros.begin(), from.zeros.end());
 }
 
-// On the current device.
-std::vector<BlockWeights::Group::Packed> pack(std::vector<QuantizedLinear> layers) {
+std::vector<BlockWeights::Group::Packed> pack(std::vector<QuantizedLinear> layers, Device device) {
   const auto alike = [&](const QuantizedLinear& q) {
     return q.scheme.bits == layers[0].scheme.bits && q.groups() == layers[0].groups() &&
            q.scheme.group(q.in) == layers[0].scheme.group(q.in) &&
@@ -56,11 +55,12 @@ std::vector<BlockWeights::Group::Packed> pack(std::vector<QuantizedLinear> layer
     for (size_t i = 1; i < layers.size(); ++i) append(layers[0], layers[i]);
     layers.resize(1);
   }
+  const DeviceScope scope(device);
   std::vector<BlockWeights::Group::Packed> packed;
   int64_t row = 0;
   for (const QuantizedLinear& q : layers) {
-    packed.push_back({row, kernels::PackedWeight(spec_of(q), q.codes.data(), q.scales.data(),
-                                                 q.zeros.data())});
+    packed.push_back(
+        {row, kernels::PackedWeight(spec_of(q), q.codes.data(), q.scales.data(), q.zeros.data())});
     row += q.out;
   }
   return packed;
@@ -68,44 +68,58 @@ std::vector<BlockWeights::Group::Packed> pack(std::vector<QuantizedLinear> layer
 
 }  // namespace
 
-std::unique_ptr<BlockWeights> load_for_generation(const Checkpoint& checkpoint, const Graph& graph,
-                                                  DType compute, Device device) {
+std::unique_ptr<BlockWeights> GenerationWeights::load(const Graph& graph) {
   const auto release = [&] {
-    for (const auto& param : graph.linear_params()) checkpoint.release(param.name + ".weight");
+    for (const auto& param : graph.linear_params()) checkpoint_.release(param.name + ".weight");
   };
-  if (!device.is_cuda()) {
-    auto weights = std::make_unique<BlockWeights>(graph, compute);
-    load_weights(checkpoint, graph, *weights);
+  if (!device_.is_cuda()) {
+    auto weights = std::make_unique<BlockWeights>(graph, compute_);
+    load_weights(checkpoint_, graph, *weights);
     release();
     return weights;
   }
 
-  check_weights(checkpoint, graph);
-  const DeviceScope scope(device);
+  check_weights(checkpoint_, graph);
   const QuantizedCheckpoint* quantized =
-      compute == DType::kBF16 ? as_quantized(checkpoint) : nullptr;
-  std::vector<std::vector<BlockWeights::Group::Packed>> packed;  // of each LinearsOp
-  std::set<std::string> names;                                   // of packed layers
+      compute_ == DType::kBF16 ? as_quantized(checkpoint_) : nullptr;
+  std::vector<std::vector<BlockWeights::Group::Packed>> groups;  // of each LinearsOp
+  std::vector<bool> packed;
+  std::set<std::string> names;  // of packed layers
   for (const Op& op : graph.ops()) {
     const auto* linears = std::get_if<LinearsOp>(&op);
     if (linears == nullptr) continue;
-    packed.emplace_back();
-    if (quantized == nullptr) continue;
-    auto layers = decode_layers(*quantized, *linears);
-    if (!layers) continue;
-    packed.back() = pack(std::move(*layers));
-    for (const LinearParam& param : linears->params) names.insert(param.name);
+    groups.emplace_back();
+    if (quantized != nullptr)
+      if (auto layers = decode_layers(*quantized, *linears))
+        groups.back() = pack(std::move(*layers), device_);
+    packed.push_back(!groups.back().empty());
+    if (packed.back())
+      for (const LinearParam& param : linears->params) names.insert(param.name);
   }
-  auto weights = std::make_unique<BlockWeights>(graph, compute, device, names);
+  auto weights = std::make_unique<BlockWeights>(graph, compute_, device_, names);
+  stage(graph, packed, names);
   {
-    BlockWeights staging(graph, compute, {Device::Kind::kPinned, 0}, names);
-    load_weights(checkpoint, graph, staging, names);
-    weights->upload(staging);
+    const DeviceScope scope(device_);
+    weights->upload(*staging_);
     synchronize();
   }
-  for (size_t i = 0; i < packed.size(); ++i) weights->group(i).packed = std::move(packed[i]);
+  for (size_t i = 0; i < groups.size(); ++i) weights->group(i).packed = std::move(groups[i]);
   release();
   return weights;
+}
+
+void GenerationWeights::stage(const Graph& graph, const std::vector<bool>& packed,
+                              const std::set<std::string>& names) {
+  if (staging_ && packed == packed_ && same_shape(graph_, graph)) {
+    staging_->rename(graph);
+  } else {
+    staging_.reset();
+    staging_ =
+        std::make_unique<BlockWeights>(graph, compute_, Device{Device::Kind::kPinned, 0}, names);
+    graph_ = graph;
+    packed_ = packed;
+  }
+  load_weights(checkpoint_, graph, *staging_, names);
 }
 
 }  // namespace signround

@@ -14,9 +14,6 @@ namespace signround {
 
 namespace {
 
-// A GPU reads longer prompts piece by piece.
-constexpr int64_t kPromptRowsOnGpu = 2048;
-
 [[noreturn]] void fail_not_finite(int64_t at, float value) {
   fail(ErrorKind::kInternal, "generate", "logit ", at, " is ", value,
        ": the model's weights or activations are not finite");
@@ -33,10 +30,10 @@ Generator::Generator(const Checkpoint& checkpoint, DType compute, Device device)
       architecture_(read_architecture(checkpoint)),
       compute_(compute),
       device_(device) {
-  const DeviceScope scope(device_);
+  GenerationWeights reader(checkpoint, compute, device);
   for (int64_t i = 0; i < architecture_.blocks; ++i) {
     Graph graph = architecture_.block(i);
-    weights_.push_back(load_for_generation(checkpoint, graph, compute, device));
+    weights_.push_back(reader.load(graph));
     size_t shape = 0;
     while (shape < shapes_.size() && !same_shape(shapes_[shape].graph, graph)) ++shape;
     if (shape == shapes_.size()) {
@@ -47,7 +44,7 @@ Generator::Generator(const Checkpoint& checkpoint, DType compute, Device device)
     shape_of_.push_back(shape);
   }
   const Graph head = architecture_.head();
-  head_weights_ = load_for_generation(checkpoint, head, compute, device);
+  head_weights_ = reader.load(head);
   head_ = std::make_unique<Program>(head, options(1));
   if (device_.is_cuda()) best_ = Buffer(sizeof(XentRow), device_);
 }
@@ -68,7 +65,7 @@ void Generator::begin(int64_t capacity) {
 }
 
 const float* Generator::feed(std::span<const int32_t> ids) {
-  const int64_t most = device_.is_cuda() ? kPromptRowsOnGpu : static_cast<int64_t>(ids.size());
+  const int64_t most = device_.is_cuda() ? prompt_rows_ : static_cast<int64_t>(ids.size());
   const float* last = nullptr;
   for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(most)) {
     const auto piece = ids.subspan(first, std::min(ids.size() - first, static_cast<size_t>(most)));
@@ -79,7 +76,10 @@ const float* Generator::feed(std::span<const int32_t> ids) {
       if (device_.is_cuda()) rows_ = Buffer(bytes, device_);
     }
     if (first > 0 && device_.is_cuda()) synchronize();  // the last piece's rows were copied
-    embed_tokens(checkpoint_, architecture_, piece, host_rows_.as<float>());
+    {
+      const DeviceScope host({});
+      embed_tokens(checkpoint_, architecture_, piece, host_rows_.as<float>());
+    }
     if (device_.is_cuda()) copy_to_device(rows_.data(), host_rows_.data(), bytes);
     last = run_blocks(rows);
   }

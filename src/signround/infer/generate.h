@@ -39,6 +39,8 @@ class Generator {
   // Logits of the position behind `ids`, (vocab).
   std::vector<float> next_logits(const std::vector<int32_t>& ids);
   const GenerateTimes& times() const { return times_; }
+  // For tests: of a prompt, a GPU reads so many tokens at a time.
+  void set_prompt_rows(int64_t rows) { prompt_rows_ = rows; }
 
  private:
   // Runs blocks of one shape. Neighbours in the model take turns, so that the next one reads its
@@ -67,6 +69,7 @@ class Generator {
   Buffer host_rows_, rows_;  // embeddings, here and on the device
   Buffer best_;              // a GPU's XentRow
   GenerateTimes times_;
+  int64_t prompt_rows_ = 2048;
 };
 
 // The token that `logits` (vocab) give under the options; draws from `random` only if temperature >

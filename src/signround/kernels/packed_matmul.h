@@ -78,12 +78,20 @@ std::vector<PackedPlan> packed_matmul_plans(const PackedWeight& w, int64_t n);
 int64_t packed_matmul_scratch_bytes(const PackedWeight& w, int64_t n);
 int64_t packed_matmul_scratch_bytes(const PackedWeight& w, const PackedPlan& plan, int64_t n);
 
-// y (n, out) = x (n, in) W^T, queued on the current device, where all pointers lie. x: f32, f16 or
-// bf16; values are rounded to bf16. Products of x and code - zero are exact, sums are f32. y: f32
-// or bf16. scratch: aligned to 16, of the size above.
-// Error{kUnsupported}: other types. No atomics: the same bits from run to run.
-void packed_matmul(const PackedWeight& w, int64_t n, RowsAny x, RowsOut y, void* scratch);
+// What is added to a product, in f32, where there is data: bias (out), the same for every row, and
+// rows of f32 (n, out), which may be y.
+struct PackedTerms {
+  const float* bias = nullptr;
+  RowsIn from;
+};
+
+// y (n, out) = x (n, in) W^T + terms, queued on the current device, where all pointers lie. x: f32,
+// f16 or bf16; values are rounded to bf16. Products of x and code - zero are exact, sums are f32.
+// y: f32 or bf16. scratch: aligned to 16, of the size above. Error{kUnsupported}: other types. No
+// atomics: the same bits from run to run.
+void packed_matmul(const PackedWeight& w, int64_t n, RowsAny x, RowsOut y, void* scratch,
+                   const PackedTerms& terms = {});
 void packed_matmul(const PackedWeight& w, const PackedPlan& plan, int64_t n, RowsAny x, RowsOut y,
-                   void* scratch);
+                   void* scratch, const PackedTerms& terms = {});
 
 }  // namespace signround::kernels

@@ -222,6 +222,48 @@ TEST_F(PackedMatmul, IsExactForAllPlans) {
   }
 }
 
+// A bias of its own for each output, rows that are added, both, on every plan: whole numbers, so
+// that sums stay exact.
+TEST_F(PackedMatmul, AddsItsTermsExactly) {
+  const PackedSpec spec{.out = 144, .in = 1160, .bits = 4, .group = 32};
+  const HostWeight host = random_weight(spec, true, Scales::kExact, 9);
+  const PackedWeight w = host.pack();
+  PythonRandom random(23);
+  const auto numbers = [&](int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& v : values) v = static_cast<float>(random.below(2001)) - 1000;
+    return values;
+  };
+  for (const int64_t n : {1, 13, 34}) {
+    const Case plain{n};
+    std::vector<float> x(static_cast<size_t>(n * spec.in));
+    for (float& v : x) v = static_cast<float>(random.below(9)) - 4;
+    const std::vector<float> bias = numbers(spec.out), from = numbers(n * spec.out),
+                             without = product(w, nullptr, plain, x);
+    Rows x_rows(DType::kBF16, n, spec.in, 8), bias_row(DType::kF32, 1, spec.out, 0),
+        from_rows(DType::kF32, n, spec.out, 5);
+    upload(x_rows, x), upload(bias_row, bias), upload(from_rows, from);
+    std::vector<PackedPlan> plans = packed_matmul_plans(w, n);
+    plans.push_back(plan_packed_matmul(w, n));
+    for (const PackedPlan& plan : plans) {
+      if (plan.splits > 2) continue;
+      Buffer scratch(packed_matmul_scratch_bytes(w, plan, n) + 16, kGpu);
+      for (int which = 1; which < 4; ++which) {
+        PackedTerms terms;
+        if (which & 1) terms.bias = bias_row.buffer.as<float>();
+        if (which & 2) terms.from = {from_rows.buffer.as<float>(), from_rows.stride};
+        Rows y(DType::kF32, n, spec.out, 3);
+        packed_matmul(w, plan, n, x_rows.in(), y.out(), scratch.data(), terms);
+        const std::vector<float> got = download(y);
+        for (size_t i = 0; i < got.size(); ++i)
+          ASSERT_EQ(got[i], without[i] + (which & 1 ? bias[i % static_cast<size_t>(spec.out)] : 0) +
+                                (which & 2 ? from[i] : 0))
+              << i << " of " << n << " rows, terms " << which;
+      }
+    }
+  }
+}
+
 // x has 8 bits, code - zero too: their products are exact. A sum of `in` of them in f32, in any
 // order, is off by at most in * 2^-23 * sum |x w| (twice what rounding to nearest gives, since the
 // tensor cores cut off), a few more operations for scales and splits; bf16 adds half of its last

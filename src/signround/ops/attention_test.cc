@@ -312,7 +312,7 @@ TEST(AttentionReference, BackwardMatchesComplexStep) {
 }
 
 // The kernels of a GPU as rows of a table. They read the host's memory: an emulated GPU does, and
-// so does a real one that shares it.
+// a real one in programs of testing/pinned_memory.cc.
 AttentionShape as_on_cuda(AttentionShape s, bool bf16_products) {
   s.bf16_products = bf16_products;
   return s;
@@ -325,18 +325,20 @@ constexpr AttentionKernel kCuda = {
     [](const AttentionShape& s, bool backward) {
       return kernels::cuda::attention_scratch_bytes(as_on_cuda(s, kBf16), backward);
     },
-    [](const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsOut y, float* lse,
-       void* scratch) {
+    [](const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsOut y, float* lse, void*) {
       const DeviceScope scope({Device::Kind::kCuda, 0});
       set_blocking_launches(true);
-      kernels::cuda::attention_fwd(as_on_cuda(s, kBf16), q, k, v, y, lse, scratch);
+      const AttentionShape shape = as_on_cuda(s, kBf16);
+      Buffer scratch(kernels::cuda::attention_scratch_bytes(shape, false), current_device());
+      kernels::cuda::attention_fwd(shape, q, k, v, y, lse, scratch.data());
     },
     [](const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsAny y, const float* lse,
-       RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void* scratch) {
+       RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v, void*) {
       const DeviceScope scope({Device::Kind::kCuda, 0});
       set_blocking_launches(true);
-      kernels::cuda::attention_bwd(as_on_cuda(s, kBf16), q, k, v, y, lse, d_y, d_q, d_k, d_v,
-                                   scratch);
+      const AttentionShape shape = as_on_cuda(s, kBf16);
+      Buffer scratch(kernels::cuda::attention_scratch_bytes(shape, true), current_device());
+      kernels::cuda::attention_bwd(shape, q, k, v, y, lse, d_y, d_q, d_k, d_v, scratch.data());
     }};
 
 template <bool kBf16>
@@ -499,6 +501,38 @@ TEST_P(Attention, HugeAndTinyScoresGiveFiniteResults) {
       }
     }
   });
+}
+
+// Generation: where keys are split among blocks, all types of rows, the last piece not whole.
+TEST_P(Attention, MatchesTheReferenceForFewQueriesOfManyKeys) {
+  struct Case {
+    int64_t batch, q_len, kv_len, heads, kv_heads, dim, window;
+    float softcap;
+  };
+  for (const Case& c : std::vector<Case>{{1, 1, 256, 4, 1, 16, 0, 0},
+                                         {1, 1, 257, 4, 1, 16, 0, 0},
+                                         {2, 1, 700, 2, 2, 64, 0, 2},
+                                         {1, 1, 1100, 8, 1, 128, 0, 0},
+                                         {1, 2, 1000, 6, 2, 128, 300, 0},
+                                         {1, 8, 321, 4, 2, 24, 0, 0},
+                                         {1, 3, 400, 3, 1, 80, 5, 0},
+                                         {1, 8, 300, 2, 1, 32, 290, 1},
+                                         {1, 1, 300, 16, 1, 256, 0, 0},
+                                         {1, 5, 290, 2, 1, 200, 0, 0},
+                                         {1, 1, 4500, 1, 1, 7, 0, 0}}) {
+    AttentionShape s = make_shape(c.batch, c.q_len, c.kv_len, c.heads, c.kv_heads, c.dim);
+    s.window = c.window;
+    s.softcap = c.softcap;
+    SCOPED_TRACE(::testing::Message() << s);
+    Tensors<float> wide = random_tensors(s, 1);
+    const Tensors<BF16> aligned = rounded(wide, 8), other = rounded(wide, 3);
+    const Expected want = expect(s, wide), want16 = expect(s, wide, kOutEps<BF16>);
+    on_every_target([&](const AttentionKernel& kernel) {
+      if (!HasFatalFailure()) check(run<float>(kernel, s, wide, 1), want);
+      if (!HasFatalFailure()) check(run<float>(kernel, s, aligned, 0), want);
+      if (!HasFatalFailure()) check(run<BF16>(kernel, s, other, 3), want16);
+    });
+  }
 }
 
 TEST_P(Attention, RowWithOneKeyCopiesItsValue) {

@@ -1,44 +1,13 @@
-// Attention on a GPU: the bf16 kernels of attention_fast.cuh where the shape allows them, else
-// plain f32 ones, which take any head_dim that fits shared memory.
+// Attention on a GPU: attention_decode.cu for few queries, the bf16 ones of
+// attention_fast.cuh where the shape allows them, else plain f32 ones, which take any head_dim that
+// fits shared memory.
 #include "signround/base/error.h"
 #include "signround/kernels/cuda.h"
+#include "signround/kernels/cuda/attention_decode.h"
 #include "signround/kernels/cuda/attention_fast.cuh"
 
 namespace signround::kernels::cuda {
 namespace {
-
-// ---- rows of any type ----
-struct In {
-  const void* data;
-  int64_t stride;
-  bool bf16, vectors;  // vectors: 8 values from a multiple of 8 on may be read 16 bytes at a time
-
-  explicit In(RowsAny rows, int64_t head_dim = 8)
-      : data(rows.data), stride(rows.stride), bf16(rows.dtype == DType::kBF16) {
-    vectors = reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % (bf16 ? 8 : 4) == 0 &&
-              head_dim % 8 == 0;
-  }
-  __device__ __forceinline__ float operator[](int64_t at) const {
-    return bf16 ? bf16_to_f32(static_cast<const uint16_t*>(data)[at])
-                : static_cast<const float*>(data)[at];
-  }
-  // n of 8 values, the rest 0.
-  __device__ __forceinline__ void load(float (&to)[8], int64_t at, int64_t n) const {
-    if (!vectors) {
-#pragma unroll
-      for (int c = 0; c < 8; ++c) to[c] = c < n ? (*this)[at + c] : 0.0f;
-    } else if (bf16) {
-      const uint4 v = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(data) + at);
-      to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
-      to[4] = low_bf16(v.z), to[5] = high_bf16(v.z), to[6] = low_bf16(v.w), to[7] = high_bf16(v.w);
-    } else {
-      const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(data) + at);
-      const float4 v = from[0], w = from[1];
-      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-      to[4] = w.x, to[5] = w.y, to[6] = w.z, to[7] = w.w;
-    }
-  }
-};
 
 // (rows, cols) to dense bf16, 8 columns a thread.
 __global__ void attention_pack(In in, int64_t rows, int64_t cols, uint16_t* out) {
@@ -375,6 +344,7 @@ void for_dim(const AttentionShape& s, const Body& body) {
 }  // namespace
 
 int64_t attention_scratch_bytes(const AttentionShape& s, bool backward) {
+  if (!backward && is_decode(s)) return decode_scratch_bytes(s);
   Scratch scratch{nullptr};
   if (backward) scratch.stats(s);
   if (is_fast(s)) {
@@ -387,6 +357,7 @@ int64_t attention_scratch_bytes(const AttentionShape& s, bool backward) {
 
 void attention_fwd(const AttentionShape& s, RowsAny q, RowsAny k, RowsAny v, RowsOut y, float* lse,
                    void* memory) {
+  if (is_decode(s)) return attention_decode(s, q, k, v, y, lse, memory);
   check_head(s);
   const Mask mask(s);
   if (!is_fast(s)) {

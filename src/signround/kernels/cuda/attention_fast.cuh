@@ -65,6 +65,39 @@ struct Rows16 {
   }
 };
 
+// Rows of any type.
+struct In {
+  const void* data;
+  int64_t stride;
+  bool bf16, vectors;  // vectors: 8 values from a multiple of 8 on may be read 16 bytes at a time
+
+  explicit In(RowsAny rows, int64_t head_dim = 8)
+      : data(rows.data), stride(rows.stride), bf16(rows.dtype == DType::kBF16) {
+    vectors = reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % (bf16 ? 8 : 4) == 0 &&
+              head_dim % 8 == 0;
+  }
+  __device__ __forceinline__ float operator[](int64_t at) const {
+    return bf16 ? bf16_to_f32(static_cast<const uint16_t*>(data)[at])
+                : static_cast<const float*>(data)[at];
+  }
+  // n of 8 values, the rest 0.
+  __device__ __forceinline__ void load(float (&to)[8], int64_t at, int64_t n) const {
+    if (!vectors) {
+#pragma unroll
+      for (int c = 0; c < 8; ++c) to[c] = c < n ? (*this)[at + c] : 0.0f;
+    } else if (bf16) {
+      const uint4 v = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(data) + at);
+      to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
+      to[4] = low_bf16(v.z), to[5] = high_bf16(v.z), to[6] = low_bf16(v.w), to[7] = high_bf16(v.w);
+    } else {
+      const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(data) + at);
+      const float4 v = from[0], w = from[1];
+      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+      to[4] = w.x, to[5] = w.y, to[6] = w.z, to[7] = w.w;
+    }
+  }
+};
+
 struct Out {
   void* data;
   int64_t stride;

@@ -40,6 +40,7 @@ struct Products {
   int64_t y_stride;
   int out;
   bool y_bf16;
+  PackedTerms terms;
   float* partial;  // (splits, n, tiles * 16), or null: y is written at once
   int splits;
 };
@@ -79,6 +80,8 @@ __device__ __forceinline__ void store(const Products& a, int split, int row, int
     const int width = a.w.tiles * kTileRows;
     a.partial[(static_cast<int64_t>(split) * a.n + row) * width + o] = v;
   } else if (o < a.out) {
+    if (a.terms.bias != nullptr) v += a.terms.bias[o];
+    if (a.terms.from.data != nullptr) v += a.terms.from.data[row * a.terms.from.stride + o];
     if (a.y_bf16)
       static_cast<uint16_t*>(a.y)[row * a.y_stride + o] = cuda::f32_to_bf16(v);
     else
@@ -707,12 +710,13 @@ int64_t packed_matmul_scratch_bytes(const PackedWeight& w, int64_t n) {
   return n == 0 ? 0 : packed_matmul_scratch_bytes(w, plan_packed_matmul(w, n), n);
 }
 
-void packed_matmul(const PackedWeight& w, int64_t n, RowsAny x, RowsOut y, void* scratch) {
-  if (n > 0) packed_matmul(w, plan_packed_matmul(w, n), n, x, y, scratch);
+void packed_matmul(const PackedWeight& w, int64_t n, RowsAny x, RowsOut y, void* scratch,
+                   const PackedTerms& terms) {
+  if (n > 0) packed_matmul(w, plan_packed_matmul(w, n), n, x, y, scratch, terms);
 }
 
 void packed_matmul(const PackedWeight& w, const PackedPlan& plan, int64_t n, RowsAny x, RowsOut y,
-                   void* scratch) {
+                   void* scratch, const PackedTerms& terms) {
   if (n == 0) return;
   const PackedLayout& l = w.layout();
   if (x.dtype != DType::kF32 && x.dtype != DType::kBF16 && x.dtype != DType::kF16)
@@ -741,6 +745,7 @@ void packed_matmul(const PackedWeight& w, const PackedPlan& plan, int64_t n, Row
   p.y_stride = y.stride;
   p.out = static_cast<int>(w.spec().out);
   p.y_bf16 = y.dtype == DType::kBF16;
+  p.terms = terms;
   p.splits = plan.splits;
   p.partial = plan.splits > 1 ? static_cast<float*>(scratch) : nullptr;
 
@@ -769,6 +774,7 @@ void packed_matmul(const PackedWeight& w, const PackedPlan& plan, int64_t n, Row
       a.n = static_cast<int>(std::min<int64_t>(plan.rows, n - first));
       a.x = static_cast<const char*>(x.data) + first * x.stride * x_size;
       a.y = static_cast<char*>(y.data) + first * y.stride * size_of(y.dtype);
+      if (terms.from.data != nullptr) a.terms.from.data += first * terms.from.stride;
       run(a);
     }
     return;

@@ -17,8 +17,11 @@ PackedPlan plan_packed_matmul(const PackedWeight&, int64_t) { none(); }
 std::vector<PackedPlan> packed_matmul_plans(const PackedWeight&, int64_t) { none(); }
 int64_t packed_matmul_scratch_bytes(const PackedWeight&, int64_t) { none(); }
 int64_t packed_matmul_scratch_bytes(const PackedWeight&, const PackedPlan&, int64_t) { none(); }
-void packed_matmul(const PackedWeight&, int64_t, RowsAny, RowsOut, void*) { none(); }
-void packed_matmul(const PackedWeight&, const PackedPlan&, int64_t, RowsAny, RowsOut, void*) {
+void packed_matmul(const PackedWeight&, int64_t, RowsAny, RowsOut, void*, const PackedTerms&) {
+  none();
+}
+void packed_matmul(const PackedWeight&, const PackedPlan&, int64_t, RowsAny, RowsOut, void*,
+                   const PackedTerms&) {
   none();
 }
 
