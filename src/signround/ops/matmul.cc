@@ -75,10 +75,14 @@ class Probe {
   double best_ = 1e30;
 };
 
-// The best of runs that take turns: whatever else the machine does slows both.
+// The best of runs that take turns: whatever else the machine does slows both. New threads may share
+// a processor for tens of milliseconds before the system moves one of them: in half of the processes
+// on a machine of two, eight turns saw half of its rate.
 ComputeRates measure_rates() {
+  constexpr std::chrono::milliseconds kLeast(200);
   Probe f32(DType::kF32), bf16(DType::kBF16);
-  for (int turn = 0; turn < 8; ++turn) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int turn = 0; turn < 8 || std::chrono::steady_clock::now() - start < kLeast; ++turn) {
     f32.run();
     bf16.run();
   }

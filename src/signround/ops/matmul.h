@@ -26,7 +26,7 @@ int64_t matmul_workspace_bytes(const MatmulSpec& spec);
 // why it does not.
 const char* why_no_int8_products(DType in);
 
-// What this machine's products reach, measured in about a tenth of a second.
+// What this machine's products reach, measured in about a fifth of a second.
 struct ComputeRates {
   double f32 = 0,
          bf16 = 0;  // floating-point operations per second, multiply and add counted as two
