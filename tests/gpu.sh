@@ -36,6 +36,16 @@ done
 # On a CPU that is another run.
 refuses 6 'other settings' "${command[@]}" --device cpu -o out
 
+# What was degraded in a block is written down with that block, though it is journalled while the next one is tuned.
+"$MAKE_MODEL" "$tiny" spoiled --set model.layers.0.mlp.up_proj.weight 5 nan
+command=(quantize spoiled "${gpu[@]}")
+expect 0 "${command[@]}" -o told
+changes=$(changes_of "${command[@]}" -o told-too)
+killed_at $((changes - 3)) "${command[@]}" -o told-again
+[ "$(wc -l <told-again/.signround/journal.jsonl)" = 3 ] || die 'both blocks were to be finished'
+expect 0 "${command[@]}" -o told-again
+diff <(json told/signround.json /degradations) <(json told-again/signround.json /degradations) || die 'told twice, or not at all'
+
 # Activations in the host's memory, and in a file, where a GPU has no room for them. 2 x 6.3 MB.
 many=(--group-size 32 --iters 2 --nsamples 384 --seqlen 32 --batch-size 4 --threads 2 --stream-dtype float32 --device cuda)
 stream=$((384 * 32 * 128 * 4))

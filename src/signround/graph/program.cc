@@ -840,7 +840,6 @@ void Program::clear_timings() {
   for (OpTiming& t : impl_->timings) t.seconds = t.flops = t.bytes = 0, t.calls = 0;
 }
 Device Program::device() const { return impl_->options.device; }
-void Program::set_timed(bool timed) { impl_->options.timed = timed; }
 int64_t Program::bytes() const { return impl_->arena.bytes(); }
 const std::vector<OpTiming>& Program::timings() const { return impl_->timings; }
 int64_t Program::bytes_needed(const Graph& graph, const ProgramOptions& options) {

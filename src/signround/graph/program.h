@@ -88,7 +88,6 @@ class Program {
   Device device() const;
   // The program of another block of the same shape from now on. REQUIRES: same_shape(graph, its graph).
   void rename(const Graph& graph);
-  void set_timed(bool timed);
   int64_t bytes() const;  // planned buffers
   const std::vector<OpTiming>& timings() const;
   void clear_timings();

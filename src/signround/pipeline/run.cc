@@ -38,6 +38,7 @@ void Run::degrade(const std::string& what) {
   if (options_.strict) fail(ErrorKind::kStrict, "strict", what);
   log_warn(what);
   report_.degradations.push_back(what);
+  degraded_.push_back(what);
 }
 
 void Run::open_outputs(Journal& journal, const std::filesystem::path& scales,
@@ -151,7 +152,7 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
   const Layers layers = plan_.layers_of(unit);
   hashes_.clear();
   rewritten_ = 0;
-  const size_t degraded_before = report_.degradations.size();
+  degraded_.clear();
 
   BlockReport report{.index = index};
   if (!plan_.needs_calibration()) {
@@ -223,14 +224,11 @@ void Run::block(const BlockUnit& unit, bool selected, size_t order) {
   if (rounded) report.vectors = vector_change(unit);
   end_timings(fmt::format("block {}", index), report.seconds);
   if (!rounded) return;
-  std::vector<std::string> degradations(
-      report_.degradations.begin() + static_cast<std::ptrdiff_t>(degraded_before),
-      report_.degradations.end());
   progress(report, order + 1);
   if (being_written_.valid())
-    pending_ = {std::move(being_written_), report, unit, std::move(degradations)};
+    pending_ = {std::move(being_written_), report, unit, degraded_};
   else
-    journal(report, unit, degradations);
+    journal(report, unit, degraded_);
 }
 
 // What was timed since the last call belongs to `what`, which took that long.
@@ -386,14 +384,13 @@ void Run::finish_pending() {
   pending_.reset();
   hashes_.clear();
   rewritten_ = 0;
-  const size_t degraded_before = report_.degradations.size();
-  take(timings_.timed("wait for writing", 0, [&] { return done.written.get(); }));
+  std::swap(degraded_, done.degradations);  // the next block, in work, has some of its own
+  Written written = block_timings_.timed("wait for writing", 0, [&] { return done.written.get(); });
+  written.timings = {};  // it took place beside what is timed
+  take(std::move(written));
   done.report.rewritten_groups = rewritten_;
-  done.degradations.insert(done.degradations.end(),
-                           report_.degradations.begin() +
-                               static_cast<std::ptrdiff_t>(degraded_before),
-                           report_.degradations.end());
-  journal(done.report, done.unit, done.degradations);
+  journal(done.report, done.unit, degraded_);
+  std::swap(degraded_, done.degradations);
 }
 
 void Run::journal(BlockReport report, const BlockUnit& unit,

@@ -155,6 +155,7 @@ class Run {
   ActivationStream inputs_,
       targets_;                      // what the quantized model sees; what the original model sees
   std::vector<std::string> hashes_;  // of the layers of the block in work
+  std::vector<std::string> degraded_;  // what was degraded in it
   int64_t rewritten_ = 0;  // groups of it that a format holds in another form of equal weights
   struct BlockMemory {
     Graph graph;

@@ -1,10 +1,11 @@
-// The grid of a group's range with the host's bits: group_grid_fwd of quant/grid.h. Included by .cu
-// files only.
+// The grid of a group's range with the host's bits: group_grid_fwd of quant/grid.h; and the step of a
+// scale's logarithm. Included by .cu files only.
 #pragma once
 
 #include <cmath>
 
 #include "signround/kernels/cpu/range_step.h"
+#include "signround/kernels/cpu/scale_step.h"
 #include "signround/kernels/cuda/launch.h"
 
 namespace signround::kernels::cuda {
@@ -62,6 +63,16 @@ __device__ inline Grid range_grid(const RangeGridRule& r, float min, float max, 
     if (grid.zero_held) grid.zero = max_code;
   }
   return grid;
+}
+
+// adam_change of kernels/cpu/scale_step.h.
+__device__ __forceinline__ float adam_change_of(ScaleMoments& m, double gradient, double lr) {
+  if (!isfinite(gradient)) return 0.0f;
+  const double mean = kScaleBeta1 * static_cast<double>(m.mean) + (1 - kScaleBeta1) * gradient;
+  const double root = static_cast<double>(m.size);
+  const double size = sqrt(kScaleBeta2 * root * root + (1 - kScaleBeta2) * gradient * gradient);
+  m.mean = static_cast<float>(mean), m.size = static_cast<float>(size);
+  return size == 0 ? 0.0f : static_cast<float>(-lr * mean / size);
 }
 
 }  // namespace signround::kernels::cuda

@@ -74,16 +74,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// adam_change of kernels/cpu/scale_step.h.
-__device__ __forceinline__ float adam_change_of(ScaleMoments& m, double gradient, double lr) {
-  if (!isfinite(gradient)) return 0.0f;
-  const double mean = kScaleBeta1 * static_cast<double>(m.mean) + (1 - kScaleBeta1) * gradient;
-  const double root = static_cast<double>(m.size);
-  const double size = sqrt(kScaleBeta2 * root * root + (1 - kScaleBeta2) * gradient * gradient);
-  m.mean = static_cast<float>(mean), m.size = static_cast<float>(size);
-  return size == 0 ? 0.0f : static_cast<float>(-lr * mean / size);
-}
-
 // Lane l of a group's kSums lanes has the sum of its elements l, l + kSums, ...
 template <class D>
 __global__ void __launch_bounds__(kThreads)

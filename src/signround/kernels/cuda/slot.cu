@@ -229,14 +229,8 @@ __global__ void __launch_bounds__(kThreads)
   if (s.scales == SlotStep::Scales::kFree) {
     float t = s.t[p.k];
     ScaleMoments m = s.moments[p.k];
-    const double gradient = static_cast<double>(d_scale) * static_cast<double>(scale);
-    if (isfinite(gradient)) {
-      const double mean = kScaleBeta1 * static_cast<double>(m.mean) + (1 - kScaleBeta1) * gradient;
-      const double root = static_cast<double>(m.size);
-      const double size = sqrt(kScaleBeta2 * root * root + (1 - kScaleBeta2) * gradient * gradient);
-      m.mean = static_cast<float>(mean), m.size = static_cast<float>(size);
-      if (size != 0) t = __fadd_rn(t, static_cast<float>(-s.scale_lr * mean / size));
-    }
+    t = __fadd_rn(t, adam_change_of(m, static_cast<double>(d_scale) * static_cast<double>(scale),
+                                    s.scale_lr));
     scale = free_scale(s.start[p.k], t, s.limits);
     __syncwarp();
     if (p.inside && p.lane == 0) s.t_next[p.k] = t, s.moments[p.k] = m, scales[p.k] = scale;
