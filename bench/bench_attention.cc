@@ -90,7 +90,7 @@ struct Data {
 
 void run(benchmark::State& state, const AttentionKernel& kernel, const AttentionShape& s, bool fwd,
          bool bwd, double peak) {
-  Data d(s, kernel.name == "amx" ? DType::kBF16 : DType::kF32);
+  Data d(s, kernel.name == "hwy" ? DType::kF32 : DType::kBF16);
   Buffer scratch(std::max(kernel.scratch_bytes(s, false), kernel.scratch_bytes(s, true)));
   const RowsAny q = d.q.in(d.q_cols), k = d.k.in(d.kv_cols), v = d.v.in(d.kv_cols);
   float* lse = d.lse.buffer.as<float>();

@@ -13,7 +13,7 @@
 #include <string>
 
 #include "signround/base/parallel.h"
-#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/panels.h"
 #include "signround/ops/activation.h"
 #include "signround/ops/add.h"
 #include "signround/ops/convert.h"
@@ -270,8 +270,9 @@ void run_product(benchmark::State& state, MatmulSpec spec, DType dtype) {
 // Products of 32 x 32 values over 288 of k on every thread, with nothing around them: `panels` of A
 // times as many of B. One of each (36 KB) stays in the first cache, 8 and 20 (500 KB) in the
 // second.
-void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
-  using namespace kernels::amx;
+void run_tiles(benchmark::State& state, const kernels::panels::Unit& unit, int64_t panels_a,
+               int64_t panels_b) {
+  using namespace kernels::panels;
   constexpr int64_t kTiles = 9;
   const int64_t rounds = 4096 / (panels_a * panels_b) + 1, threads = num_threads();
   const auto run = [&] {
@@ -285,20 +286,20 @@ void run_tiles(benchmark::State& state, int64_t panels_a, int64_t panels_b) {
       const auto panel = [&](const Buffer& x, int64_t i) {
         return x.as<BF16>() + i * kTiles * kStep;
       };
-      start();
+      unit.start();
       for (int64_t round = 0; round < rounds; ++round)
         for (int64_t i = 0; i < panels_a; ++i)
           for (int64_t j = 0; j < panels_b; ++j)
-            multiply({.a = panel(a, i),
-                      .b = panel(b, j),
-                      .next_b = panel(b, (j + 1) % panels_b),
-                      .depth = kTiles,
-                      .c = c,
-                      .stride = kPanel,
-                      .from = nullptr,
-                      .from_stride = 0,
-                      .bias = nullptr});
-      stop();
+            unit.multiply({.a = panel(a, i),
+                           .b = panel(b, j),
+                           .next_b = panel(b, (j + 1) % panels_b),
+                           .depth = kTiles,
+                           .c = c,
+                           .stride = kPanel,
+                           .from = nullptr,
+                           .from_stride = 0,
+                           .bias = nullptr});
+      unit.stop();
     });
   };
   run();
@@ -351,10 +352,14 @@ void register_all() {
         run_product(state, weight_gradient_product(s), DType::kI8);
       });
     }
-  if (kernels::why_not_matmul_amx() == nullptr)
+  using namespace kernels::panels;
+  for (const auto& [name, unit] : {std::pair{"amx/", &kAmx}, {"avx512/", &kAvx512}})
     for (const auto& [a, b] : {std::pair<int64_t, int64_t>{1, 1}, {8, 20}, {16, 40}, {64, 64}})
-      add_one("tiles/" + std::to_string(a) + "x" + std::to_string(b),
-              [a = a, b = b](benchmark::State& state) { run_tiles(state, a, b); });
+      if (unit->why_not() == nullptr)
+        add_one("tiles/" + std::string(name) + std::to_string(a) + "x" + std::to_string(b),
+                [unit = unit, a = a, b = b](benchmark::State& state) {
+                  run_tiles(state, *unit, a, b);
+                });
   add_one("xent_fwd/64x49152", [](benchmark::State& state) { run_xent(state, 64, 49152); });
   add_one("kl_fwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, false); });
   add_one("kl_bwd/64x49152", [](benchmark::State& state) { run_kl(state, 64, 49152, true); });

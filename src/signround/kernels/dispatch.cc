@@ -10,7 +10,7 @@
 namespace signround {
 namespace {
 
-constexpr std::array<std::string_view, 5> kKnown = {"cuda", "amx", "onednn", "hwy", "ref"};
+constexpr std::array<std::string_view, 6> kKnown = {"cuda", "amx", "avx512", "onednn", "hwy", "ref"};
 
 }  // namespace
 

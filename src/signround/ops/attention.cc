@@ -17,15 +17,22 @@ int64_t hwy_scratch(const AttentionShape& shape, bool backward) {
 }
 int64_t no_scratch(const AttentionShape&, bool) { return 0; }
 
-int64_t amx_scratch(const AttentionShape& shape, bool backward) {
-  return backward ? kernels::attention_amx_bwd_scratch_bytes(shape)
-                  : kernels::attention_amx_fwd_scratch_bytes(shape);
+int64_t bf16_scratch(const AttentionShape& shape, bool backward) {
+  return backward ? kernels::attention_bf16_bwd_scratch_bytes(shape)
+                  : kernels::attention_bf16_fwd_scratch_bytes(shape);
 }
 bool fits_always(const AttentionShape&) { return true; }
 
-constexpr AttentionKernel kAmx = {
-    "amx",       kernels::attention_amx_why_not, kernels::attention_amx_fits,
-    amx_scratch, kernels::attention_fwd_amx,     kernels::attention_bwd_amx};
+template <kernels::PanelUnit kUnit>
+constexpr AttentionKernel bf16_kernel(std::string_view name) {
+  return {name,
+          [] { return kernels::attention_bf16_why_not(kUnit); },
+          kernels::attention_bf16_fits,
+          bf16_scratch,
+          kernels::attention_fwd_bf16<kUnit>,
+          kernels::attention_bwd_bf16<kUnit>};
+}
+
 constexpr AttentionKernel kHwy = {"hwy",
                                   runs_always,
                                   fits_always,
@@ -39,7 +46,9 @@ constexpr AttentionKernel kRef = {"ref",
                                   kernels::attention_fwd_ref,
                                   kernels::attention_bwd_ref};
 constexpr AttentionKernel kKernels[] = {kHwy, kRef};
-constexpr AttentionKernel kBf16Kernels[] = {kAmx, kHwy, kRef};
+constexpr AttentionKernel kBf16Kernels[] = {bf16_kernel<kernels::PanelUnit::kAmx>("amx"),
+                                            bf16_kernel<kernels::PanelUnit::kAvx512>("avx512"),
+                                            kHwy, kRef};
 
 const AttentionKernel& kernel_for(const char* op, const AttentionShape& shape) {
   if (shape.bf16_products) {

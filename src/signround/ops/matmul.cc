@@ -11,34 +11,54 @@
 namespace signround {
 namespace {
 
+int64_t no_workspace(const MatmulSpec&) { return 0; }
+
 struct MatmulKernel {
   std::string_view name;
   const char* (*why_not)();
   std::unique_ptr<MatmulPlan> (*make)(const MatmulSpec& spec);
+  int64_t (*workspace_bytes)(const MatmulSpec& spec) = no_workspace;
 };
 
-constexpr MatmulKernel kBf16Kernels[] = {{"amx", kernels::why_not_matmul_amx, kernels::matmul_amx},
-                                         {"onednn", runs_always, kernels::matmul_onednn},
-                                         {"ref", runs_always, kernels::matmul_ref}};
-constexpr MatmulKernel kInt8Kernels[] = {
-    {"amx", kernels::why_not_matmul_amx_int8, kernels::matmul_amx_int8},
-    {"onednn", kernels::why_not_matmul_onednn_int8, kernels::matmul_onednn_int8},
-    {"ref", runs_always, kernels::matmul_ref}};
-constexpr MatmulKernel kInt8KernelsFromF32[] = {kInt8Kernels[1], kInt8Kernels[2]};
-constexpr MatmulKernel kKernels[] = {{"onednn", runs_always, kernels::matmul_onednn},
-                                     {"ref", runs_always, kernels::matmul_ref}};
+using kernels::PanelUnit;
 
-// Tiles need packed operands, which takes as long as many rows of the product: measured against
+template <PanelUnit kUnit>
+constexpr MatmulKernel panels_of(std::string_view name) {
+  return {name, [] { return kernels::why_not_matmul_panels(kUnit); },
+          [](const MatmulSpec& s) { return kernels::matmul_panels(kUnit, s); },
+          kernels::matmul_panels_workspace_bytes};
+}
+template <PanelUnit kUnit>
+constexpr MatmulKernel int8_panels_of(std::string_view name) {
+  return {name, [] { return kernels::why_not_matmul_panels_int8(kUnit); },
+          [](const MatmulSpec& s) { return kernels::matmul_panels_int8(kUnit, s); },
+          kernels::matmul_panels_int8_workspace_bytes};
+}
+
+constexpr MatmulKernel kOnednn = {"onednn", runs_always, kernels::matmul_onednn},
+                       kOnednnInt8 = {"onednn", kernels::why_not_matmul_onednn_int8,
+                                      kernels::matmul_onednn_int8,
+                                      kernels::matmul_onednn_int8_workspace_bytes},
+                       kRef = {"ref", runs_always, kernels::matmul_ref};
+constexpr MatmulKernel kKernels[] = {kOnednn, kRef};
+constexpr MatmulKernel kBf16Kernels[] = {panels_of<PanelUnit::kAmx>("amx"),
+                                         panels_of<PanelUnit::kAvx512>("avx512"), kOnednn, kRef};
+constexpr MatmulKernel kInt8Kernels[] = {int8_panels_of<PanelUnit::kAmx>("amx"),
+                                         int8_panels_of<PanelUnit::kAvx512>("avx512"), kOnednnInt8,
+                                         kRef};
+constexpr MatmulKernel kInt8KernelsFromF32[] = {kOnednnInt8, kRef};
+
+// Panels are packed, which takes as long as many rows of the product: measured against
 // oneDNN 2.6, ours is faster from 1024 rows on (0.96 to 1.9 times), slower at 128 (0.6 to 1.1) and
 // at 512 x 1024 x 1024 (0.6). Where A is stored transposed oneDNN packs too, and slower: 1.25 to 2
 // times from 576 rows on.
-constexpr int64_t kAmxRows = 1024, kAmxRowsTransposed = 512;
+constexpr int64_t kPanelRows = 1024, kPanelRowsTransposed = 512;
 
 const MatmulKernel& kernel_for(const MatmulSpec& s) {
   if (s.int8 && s.in == DType::kF32) return pick_kernel("matmul", kInt8KernelsFromF32);
   if (s.int8) return pick_kernel("matmul", kInt8Kernels);
-  const bool many_rows = s.m >= (s.trans_a ? kAmxRowsTransposed : kAmxRows);
-  if (s.in == DType::kBF16 && (many_rows || kernel_forced("amx")))
+  const bool many_rows = s.m >= (s.trans_a ? kPanelRowsTransposed : kPanelRows);
+  if (s.in == DType::kBF16 && (many_rows || kernel_forced("amx") || kernel_forced("avx512")))
     return pick_kernel("matmul", kBf16Kernels);
   return pick_kernel("matmul", kKernels);
 }
@@ -115,17 +135,13 @@ std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& s) {
 
 std::string matmul_kernel_name(const MatmulSpec& s) { return std::string(kernel_for(s).name); }
 
-int64_t matmul_workspace_bytes(const MatmulSpec& s) {
-  const std::string_view name = kernel_for(s).name;
-  if (s.int8 && name == "onednn") return kernels::matmul_onednn_int8_workspace_bytes(s);
-  if (name != "amx") return 0;
-  return s.int8 ? kernels::matmul_amx_int8_workspace_bytes(s)
-                : kernels::matmul_amx_workspace_bytes(s);
-}
+int64_t matmul_workspace_bytes(const MatmulSpec& s) { return kernel_for(s).workspace_bytes(s); }
 
 const char* why_no_int8_products(DType in) {
-  const bool tiles = in == DType::kBF16 && kernels::why_not_matmul_amx_int8() == nullptr;
-  return tiles ? nullptr : kernels::why_not_matmul_onednn_int8();
+  if (in == DType::kBF16)
+    for (PanelUnit unit : {PanelUnit::kAmx, PanelUnit::kAvx512})
+      if (kernels::why_not_matmul_panels_int8(unit) == nullptr) return nullptr;
+  return kernels::why_not_matmul_onednn_int8();
 }
 
 const ComputeRates& compute_rates() {

@@ -15,7 +15,7 @@ using kernels::MatmulSpec;
 // A product of fixed shape. Error{kInvalidArgument} for sizes or strides that do not fit each
 // other.
 std::unique_ptr<MatmulPlan> make_matmul(const MatmulSpec& spec);
-// The row of the kernel table that make_matmul takes on a CPU: "amx", "onednn" or "ref".
+// The row of the kernel table that make_matmul takes on a CPU: "amx", "avx512", "onednn" or "ref".
 std::string matmul_kernel_name(const MatmulSpec& spec);
 
 // Bytes that the calling thread keeps after a product of this shape, for its next ones of any

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <thread>
 
@@ -43,15 +44,29 @@ struct Operand {
   }
 };
 
-using MakePlan = std::unique_ptr<MatmulPlan> (*)(const MatmulSpec&);
+using MakePlan = std::function<std::unique_ptr<MatmulPlan>(const MatmulSpec&)>;
+using kernels::PanelUnit;
 
-std::unique_ptr<MatmulPlan> in_small_strips(const MatmulSpec& spec) {
-  return kernels::matmul_amx(spec, {.k = 64, .bytes = 2 * 2 * 2048});  // 2 panels of 2 tiles
+// Products of panels by each unit of this CPU.
+std::vector<MakePlan> panel_products(const kernels::PanelStrip& strip = {}) {
+  std::vector<MakePlan> all;
+  for (PanelUnit unit : {PanelUnit::kAmx, PanelUnit::kAvx512})
+    if (kernels::why_not_matmul_panels(unit) == nullptr)
+      all.push_back([=](const MatmulSpec& s) { return kernels::matmul_panels(unit, s, strip); });
+  return all;
+}
+std::vector<MakePlan> int8_panel_products(int64_t strip_bytes = kernels::PanelStrip{}.bytes) {
+  std::vector<MakePlan> all;
+  for (PanelUnit unit : {PanelUnit::kAmx, PanelUnit::kAvx512})
+    if (kernels::why_not_matmul_panels_int8(unit) == nullptr)
+      all.push_back(
+          [=](const MatmulSpec& s) { return kernels::matmul_panels_int8(unit, s, strip_bytes); });
+  return all;
 }
 
 // One product of the kernel and of the definition, with rows that lie apart from each other; where
 // it adds, to C and to what lies elsewhere; where it rounds, of the definition that does not.
-void expect_the_definition(MakePlan make, MatmulSpec s, int64_t gap_a = 3) {
+void expect_the_definition(const MakePlan& make, MatmulSpec s, int64_t gap_a = 3) {
   s.lda = (s.trans_a ? s.m : s.k) + gap_a, s.ldb = (s.trans_b ? s.k : s.n) + 5, s.ldc = s.n + 2;
   const Operand a((s.trans_a ? s.k : s.m) * s.lda, 1), b((s.trans_b ? s.n : s.k) * s.ldb, 2);
   const auto bias = testing::random_normal(s.n, 3);
@@ -125,39 +140,40 @@ TEST(Matmul, OnednnMatchesTheDefinitionForAllLayouts) {
 }
 
 // Sizes on both sides of a half panel, a panel, and a pair of values of k; k beyond a block.
-TEST(Matmul, AmxMatchesTheDefinitionForAllLayouts) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  for (int64_t m : {1, 16, 17, 32, 70})
-    for (int64_t n : {1, 16, 31, 32, 65})
-      for (int64_t k : {1, 2, 31, 32, 33, 64})
-        for (int flags = 0; flags < kFlags; ++flags)
-          expect_the_definition(kernels::matmul_amx,
-                                with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
-  for (int flags = 0; flags < kFlags; ++flags)
-    expect_the_definition(kernels::matmul_amx,
-                          with_flags({.m = 70, .n = 65, .k = 700, .in = DType::kBF16}, flags));
-  for (int flags : {0, 4, 16})  // more than one block of C, each in two pieces of k
-    expect_the_definition(kernels::matmul_amx,
-                          with_flags({.m = 290, .n = 1330, .k = 300, .in = DType::kBF16}, flags));
+TEST(Matmul, PanelsMatchTheDefinitionForAllLayouts) {
+  for (const MakePlan& make : panel_products()) {
+    for (int64_t m : {1, 16, 17, 32, 70})
+      for (int64_t n : {1, 16, 31, 32, 65})
+        for (int64_t k : {1, 2, 31, 32, 33, 64})
+          for (int flags = 0; flags < kFlags; ++flags)
+            expect_the_definition(make,
+                                  with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
+    for (int flags = 0; flags < kFlags; ++flags)
+      expect_the_definition(make,
+                            with_flags({.m = 70, .n = 65, .k = 700, .in = DType::kBF16}, flags));
+    for (int flags : {0, 4, 16})  // more than one block of C, each in two pieces of k
+      expect_the_definition(make,
+                            with_flags({.m = 290, .n = 1330, .k = 300, .in = DType::kBF16}, flags));
+  }
 }
 
 // Rows of whole cache lines, close to each other or as far that they collide in the first cache.
-TEST(Matmul, AmxMatchesTheDefinitionWhereRowsOfAAreAligned) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  for (int64_t gap : {0, 32, 2048})
-    for (int64_t m : {1, 31, 32, 64, 70})
-      for (int64_t k : {32, 64, 608})
-        for (int flags = 0; flags < kFlags; ++flags)
-          expect_the_definition(kernels::matmul_amx,
-                                with_flags({.m = m, .n = 33, .k = k, .in = DType::kBF16}, flags),
-                                gap);
+TEST(Matmul, PanelsMatchTheDefinitionWhereRowsOfAAreAligned) {
+  for (const MakePlan& make : panel_products())
+    for (int64_t gap : {0, 32, 2048})
+      for (int64_t m : {1, 31, 32, 64, 70})
+        for (int64_t k : {32, 64, 608})
+          for (int flags = 0; flags < kFlags; ++flags)
+            expect_the_definition(
+                make, with_flags({.m = m, .n = 33, .k = k, .in = DType::kBF16}, flags), gap);
 }
 
 // With rows and a beginning of whole lines and without; whole panels and parts of them.
-TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  const bool has_int8 = kernels::why_not_matmul_amx_int8() == nullptr;
-  for (const bool int8 : has_int8 ? std::vector{false, true} : std::vector{false})
+TEST(Matmul, PanelsStreamWhatIsColdAsTheyStoreTheRest) {
+  std::vector<std::pair<MakePlan, bool>> products;
+  for (const MakePlan& make : panel_products()) products.emplace_back(make, false);
+  for (const MakePlan& make : int8_panel_products()) products.emplace_back(make, true);
+  for (const auto& [make, int8] : products)
     for (const auto& [out, gap, k] : {std::tuple{DType::kF32, 0, 40},
                                       {DType::kF32, 0, 700},
                                       {DType::kF32, 32, 300},
@@ -167,9 +183,6 @@ TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
                                       {DType::kBF16, 32, 300},
                                       {DType::kBF16, 3, 300}}) {
       MatmulSpec s{.m = 100, .n = 160, .k = k, .in = DType::kBF16, .out = out, .int8 = int8};
-      const auto make = [](const MatmulSpec& spec) {
-        return spec.int8 ? kernels::matmul_amx_int8(spec) : kernels::matmul_amx(spec);
-      };
       s.lda = s.k, s.ldb = s.n, s.ldc = s.n + gap;
       const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
       Buffer want(s.m * s.ldc * 4 + 64), got(s.m * s.ldc * 4 + 64);
@@ -186,17 +199,16 @@ TEST(Matmul, TilesStreamWhatIsColdAsTheyStoreTheRest) {
     }
 }
 
-// Packed in strips of 64 x 64; A in place too.
-TEST(Matmul, AmxMatchesTheDefinitionInStrips) {
-  if (kernels::why_not_matmul_amx() != nullptr) return;  // no tiles here
-  for (int64_t m : {70, 130})
-    for (int64_t n : {64, 140})
-      for (int64_t k : {64, 160})
-        for (int flags = 0; flags < kFlags; ++flags)
-          for (int64_t gap : {3, 32})
-            expect_the_definition(in_small_strips,
-                                  with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags),
-                                  gap);
+// Packed in strips of 2 panels and 2 tiles of k; A in place too.
+TEST(Matmul, PanelsMatchTheDefinitionInStrips) {
+  for (const MakePlan& make : panel_products({.k = 64, .bytes = 2 * 2 * 2048}))
+    for (int64_t m : {70, 130})
+      for (int64_t n : {64, 140})
+        for (int64_t k : {64, 160})
+          for (int flags = 0; flags < kFlags; ++flags)
+            for (int64_t gap : {3, 32})
+              expect_the_definition(
+                  make, with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags), gap);
 }
 
 // All layouts; C =, C +=, and C = of bf16.
@@ -205,18 +217,17 @@ MatmulSpec int8_product(int64_t m, int64_t n, int64_t k, int flags) {
   return with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16, .int8 = true}, flags);
 }
 
-TEST(Matmul, Int8TilesMatchTheDefinitionForAllLayouts) {
-  if (kernels::why_not_matmul_amx_int8() != nullptr) return;  // no tiles here
-  for (int64_t m : {1, 16, 17, 32, 70})
-    for (int64_t n : {1, 16, 31, 32, 65})
-      for (int64_t k : {1, 3, 4, 63, 64, 65, 130})
-        for (int flags : kInt8Flags)
-          expect_the_definition(kernels::matmul_amx_int8, int8_product(m, n, k, flags));
-  for (int flags : kInt8Flags) {
-    expect_the_definition(kernels::matmul_amx_int8, int8_product(70, 65, 2100, flags));
-    expect_the_definition(kernels::matmul_amx_int8, int8_product(1100, 40, 64, flags));
-    expect_the_definition(kernels::matmul_amx_int8,
-                          int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
+TEST(Matmul, Int8PanelsMatchTheDefinitionForAllLayouts) {
+  for (const MakePlan& make : int8_panel_products()) {
+    for (int64_t m : {1, 16, 17, 32, 70})
+      for (int64_t n : {1, 16, 31, 32, 65})
+        for (int64_t k : {1, 3, 4, 63, 64, 65, 130})
+          for (int flags : kInt8Flags) expect_the_definition(make, int8_product(m, n, k, flags));
+    for (int flags : kInt8Flags) {
+      expect_the_definition(make, int8_product(70, 65, 2100, flags));
+      expect_the_definition(make, int8_product(1100, 40, 64, flags));
+      expect_the_definition(make, int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
+    }
   }
 }
 
@@ -243,17 +254,14 @@ TEST(Matmul, Int8ByOnednnMatchesTheDefinitionForAllLayouts) {
     expect_the_definition(kernels::matmul_onednn_int8, int8_product(2100, 1000, 3, flags));
 }
 
-TEST(Matmul, Int8TilesMatchTheDefinitionInStrips) {
-  if (kernels::why_not_matmul_amx_int8() != nullptr) return;  // no tiles here
-  const auto in_strips = [](const MatmulSpec& s) {
-    return kernels::matmul_amx_int8(s, 2 * 3 * 2048);  // 2 panels of 3 tiles
-  };
-  for (int64_t m : {70, 130})
-    for (int64_t n : {64, 140})
-      for (int flags : kInt8Flags) expect_the_definition(in_strips, int8_product(m, n, 160, flags));
+TEST(Matmul, Int8PanelsMatchTheDefinitionInStrips) {
+  for (const MakePlan& make : int8_panel_products(2 * 3 * 2048))  // 2 panels of 3 tiles
+    for (int64_t m : {70, 130})
+      for (int64_t n : {64, 140})
+        for (int flags : kInt8Flags) expect_the_definition(make, int8_product(m, n, 160, flags));
   // More than one block of C, each in two pieces of k.
-  for (int flags : {0, 4, 16})
-    expect_the_definition(kernels::matmul_amx_int8, int8_product(290, 1330, 640, flags));
+  for (const MakePlan& make : int8_panel_products())
+    for (int flags : {0, 4, 16}) expect_the_definition(make, int8_product(290, 1330, 640, flags));
 }
 
 // Half a step of A's row times the column's magnitudes, and the other way round.
@@ -295,11 +303,11 @@ TEST(Matmul, Int8MakesNanOfRowsAndColumnsThatAreNotFiniteAndZeroOfZeros) {
   }
   a.bf16[7 * 70 + 69] = to_bf16(std::numeric_limits<float>::infinity());
   b.bf16[2 * 40 + 33] = to_bf16(std::numeric_limits<float>::quiet_NaN());
-  for (const auto& [make, why_not] :
-       {std::pair<MakePlan, const char*>{kernels::matmul_ref, nullptr},
-        {static_cast<MakePlan>(kernels::matmul_amx_int8), kernels::why_not_matmul_amx_int8()},
-        {kernels::matmul_onednn_int8, kernels::why_not_matmul_onednn_int8()}}) {
-    if (why_not != nullptr) continue;
+  std::vector<MakePlan> products = int8_panel_products();
+  products.push_back(kernels::matmul_ref);
+  if (kernels::why_not_matmul_onednn_int8() == nullptr)
+    products.push_back(kernels::matmul_onednn_int8);
+  for (const MakePlan& make : products) {
     std::vector<float> got(40 * 40, 1.0f);
     make(s)->run(a.bf16.data(), b.bf16.data(), nullptr, got.data());
     for (int64_t i = 0; i < 40; ++i)
@@ -331,7 +339,7 @@ class AtTheEndOfAPage {
   char* map_;
 };
 
-void expect_nothing_read_behind_operands(MakePlan make, MatmulSpec s) {
+void expect_nothing_read_behind_operands(const MakePlan& make, MatmulSpec s) {
   s.lda = s.trans_a ? s.m : s.k, s.ldb = s.trans_b ? s.k : s.n, s.ldc = s.n;
   const Operand a(s.m * s.k, 1), b(s.k * s.n, 2);
   std::vector<float> want(static_cast<size_t>(s.m * s.n)), got(want.size());
@@ -341,65 +349,72 @@ void expect_nothing_read_behind_operands(MakePlan make, MatmulSpec s) {
   EXPECT_EQ(got, want);
 }
 
-TEST(Matmul, TilesReadNothingBehindTheirOperands) {
+TEST(Matmul, PanelsReadNothingBehindTheirOperands) {
   for (int64_t m : {1, 16, 33, 64})
     for (int64_t n : {1, 17, 32, 63})
       for (int64_t k : {1, 31, 64, 67})
         for (int flags = 0; flags < 4; ++flags) {
-          if (kernels::why_not_matmul_amx() == nullptr)
+          for (const MakePlan& make : panel_products())
             expect_nothing_read_behind_operands(
-                kernels::matmul_amx,
-                with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
-          if (kernels::why_not_matmul_amx_int8() == nullptr)
-            expect_nothing_read_behind_operands(kernels::matmul_amx_int8,
-                                                int8_product(m, n, k, flags));
+                make, with_flags({.m = m, .n = n, .k = k, .in = DType::kBF16}, flags));
+          for (const MakePlan& make : int8_panel_products())
+            expect_nothing_read_behind_operands(make, int8_product(m, n, k, flags));
         }
 }
 
-TEST(Matmul, TilesGiveTheSameBitsForAnyNumberOfThreads) {
-  for (const bool int8 : {false, true}) {
-    if ((int8 ? kernels::why_not_matmul_amx_int8() : kernels::why_not_matmul_amx()) != nullptr)
-      continue;
-    const MatmulSpec s{.m = 300,
-                       .n = 200,
-                       .k = 700,
-                       .in = DType::kBF16,
-                       .trans_a = true,
-                       .lda = 300,
-                       .ldb = 200,
-                       .ldc = 200,
-                       .int8 = int8};
-    const Operand a(700 * 300, 1), b(700 * 200, 2);
-    std::vector<float> want;
-    for (int threads : {1, 2, 3, 7}) {
-      set_num_threads(threads);
-      std::vector<float> got(300 * 200);
-      (int8 ? kernels::matmul_amx_int8(s) : kernels::matmul_amx(s))
-          ->run(a.data(s.in), b.data(s.in), nullptr, got.data());
-      if (want.empty()) want = got;
-      EXPECT_EQ(got, want) << threads << " threads";
-    }
-    set_num_threads(0);
+void expect_the_same_bits_for_any_number_of_threads(const MakePlan& make, bool int8) {
+  const MatmulSpec s{.m = 300,
+                     .n = 200,
+                     .k = 700,
+                     .in = DType::kBF16,
+                     .trans_a = true,
+                     .lda = 300,
+                     .ldb = 200,
+                     .ldc = 200,
+                     .int8 = int8};
+  const Operand a(700 * 300, 1), b(700 * 200, 2);
+  std::vector<float> want;
+  for (int threads : {1, 2, 3, 7}) {
+    set_num_threads(threads);
+    std::vector<float> got(300 * 200);
+    make(s)->run(a.data(s.in), b.data(s.in), nullptr, got.data());
+    if (want.empty()) want = got;
+    EXPECT_EQ(got, want) << threads << " threads";
   }
+  set_num_threads(0);
 }
 
-TEST(Matmul, TakesTilesForManyRowsOfBf16Only) {
+TEST(Matmul, PanelsGiveTheSameBitsForAnyNumberOfThreads) {
+  for (const MakePlan& make : panel_products())
+    expect_the_same_bits_for_any_number_of_threads(make, false);
+  for (const MakePlan& make : int8_panel_products())
+    expect_the_same_bits_for_any_number_of_threads(make, true);
+}
+
+TEST(Matmul, TakesPanelsForManyRowsOfBf16Only) {
   if (forced_kernel().empty()) {
-    const bool tiles = kernels::why_not_matmul_amx() == nullptr;
+    const auto can = [](const char* (*why_not)(PanelUnit)) {
+      return why_not(PanelUnit::kAmx) == nullptr      ? "amx"
+             : why_not(PanelUnit::kAvx512) == nullptr ? "avx512"
+                                                      : "onednn";
+    };
+    const std::string panels = can(kernels::why_not_matmul_panels),
+                      int8 = can(kernels::why_not_matmul_panels_int8);
     const auto name = [](DType in, int64_t m, bool trans_a) {
       return matmul_kernel_name({.m = m, .n = 64, .k = 64, .in = in, .trans_a = trans_a});
     };
-    EXPECT_EQ(name(DType::kBF16, 1024, false), tiles ? "amx" : "onednn");
-    EXPECT_EQ(name(DType::kBF16, 512, true), tiles ? "amx" : "onednn");
+    EXPECT_EQ(name(DType::kBF16, 1024, false), panels);
+    EXPECT_EQ(name(DType::kBF16, 512, true), panels);
     EXPECT_EQ(name(DType::kBF16, 512, false), "onednn");
     EXPECT_EQ(name(DType::kBF16, 1, true), "onednn");
     EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
+    const bool onednn = kernels::why_not_matmul_onednn_int8() == nullptr;
     EXPECT_EQ(matmul_kernel_name({.m = 1, .n = 1, .k = 1, .in = DType::kBF16, .int8 = true}),
-              kernels::why_not_matmul_amx_int8() == nullptr      ? "amx"
-              : kernels::why_not_matmul_onednn_int8() == nullptr ? "onednn"
-                                                                 : "ref");
+              int8 == "onednn" && !onednn ? "ref" : int8);
   }
-  EXPECT_THROW(kernels::matmul_amx({.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}), Error);
+  EXPECT_THROW(kernels::matmul_panels(PanelUnit::kAmx,
+                                      {.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1}),
+               Error);
 }
 
 // In threads of their own, which keep nothing of products before these.
@@ -426,7 +441,7 @@ TEST(Matmul, KeepsTheWorkspaceThatItSays) {
   make_matmul(forward)->run(a.data(), b.data(), nullptr,
                             c.as<float>());  // loads what is loaded once
   std::vector<MatmulSpec> specs{forward, gradient};
-  if (kernels::why_not_matmul_amx_int8() == nullptr) {
+  if (!int8_panel_products().empty()) {
     specs.push_back(forward);
     specs.back().int8 = true;
   }
@@ -439,7 +454,7 @@ TEST(Matmul, KeepsTheWorkspaceThatItSays) {
       kept = testing::resident_bytes() - before;
     }).join();
     const int64_t said = matmul_workspace_bytes(spec);
-    if (matmul_kernel_name(spec) != "amx") {
+    if (matmul_kernel_name(spec) == "onednn") {
       EXPECT_EQ(said, 0);
       continue;
     }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "signround/kernels/attention_shape.h"
+#include "signround/kernels/cpu/panel_unit.h"
 #include "signround/tensor/rows.h"
 
 namespace signround::kernels {
@@ -18,17 +19,19 @@ void attention_bwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAn
                        const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
-// The products on the matrix unit of Intel's CPUs, their inputs rounded to bf16; for shapes that
-// fit. attention_amx_why_not: what is missing here, or null.
-const char* attention_amx_why_not();
-bool attention_amx_fits(const AttentionShape& shape);
-int64_t attention_amx_fwd_scratch_bytes(const AttentionShape& shape);
-int64_t attention_amx_bwd_scratch_bytes(const AttentionShape& shape);
-void attention_fwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
-                       float* lse, void* scratch);
-void attention_bwd_amx(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
-                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
-                       void* scratch);
+// The products by the matrix unit of Intel's CPUs or the vectors of AVX-512, their inputs rounded to
+// bf16; for shapes that fit. attention_bf16_why_not: what is missing here, or null.
+const char* attention_bf16_why_not(PanelUnit unit);
+bool attention_bf16_fits(const AttentionShape& shape);
+int64_t attention_bf16_fwd_scratch_bytes(const AttentionShape& shape);
+int64_t attention_bf16_bwd_scratch_bytes(const AttentionShape& shape);
+template <PanelUnit kUnit>
+void attention_fwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
+                        float* lse, void* scratch);
+template <PanelUnit kUnit>
+void attention_bwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
+                        const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                        void* scratch);
 
 // In double, row by row; slow, the definition (attention_ref.h).
 void attention_fwd_ref(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "signround/kernels/cpu/panel_unit.h"
 #include "signround/tensor/buffer.h"
 #include "signround/tensor/dtype.h"
 
@@ -46,27 +47,28 @@ class MatmulPlan {
 std::unique_ptr<MatmulPlan> matmul_ref(const MatmulSpec& spec);
 // oneDNN's matmul primitive; compiles with 2.x and 3.x.
 std::unique_ptr<MatmulPlan> matmul_onednn(const MatmulSpec& spec);
-// bf16 operands, packed at each run, through the tile registers of x86 CPUs (AMX). The sums of a
+// bf16 operands, packed at each run into panels, which one of the units multiplies. The sums of a
 // value of C come in the same order for any number of threads. Error{kUnsupported} where
-// why_not_matmul_amx() gives a reason.
-std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec);
+// why_not_matmul_panels() gives a reason.
 // Both operands are packed strip by strip: at most `k` values of k, and then as many rows of A, or
 // columns of B, as fit in `bytes`. A product of a usual size has one strip.
-struct AmxStrip {
+struct PanelStrip {
   int64_t k = 4096, bytes = int64_t{16} << 20;
 };
-std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& strip);
+std::unique_ptr<MatmulPlan> matmul_panels(PanelUnit unit, const MatmulSpec& spec,
+                                          const PanelStrip& strip = {});
 // What the calling thread keeps of packed operands after such a product, at most.
-int64_t matmul_amx_workspace_bytes(const MatmulSpec& spec);
-const char* why_not_matmul_amx();  // nullptr where it can run here, else the reason
+int64_t matmul_panels_workspace_bytes(const MatmulSpec& spec);
+// nullptr where it can run here, else the reason
+const char* why_not_matmul_panels(PanelUnit unit);
 // The same for spec.int8, at about twice the rate. Packed operands are strips of at most
 // strip_bytes, or one panel.
-std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec);
-std::unique_ptr<MatmulPlan> matmul_amx_int8(const MatmulSpec& spec, int64_t strip_bytes);
-int64_t matmul_amx_int8_workspace_bytes(const MatmulSpec& spec);
-const char* why_not_matmul_amx_int8();
-// The same by oneDNN, where the CPU multiplies 8-bit integers without tiles; from f32 too. C of
-// many rows is computed piece by piece.
+std::unique_ptr<MatmulPlan> matmul_panels_int8(PanelUnit unit, const MatmulSpec& spec,
+                                               int64_t strip_bytes = PanelStrip{}.bytes);
+int64_t matmul_panels_int8_workspace_bytes(const MatmulSpec& spec);
+const char* why_not_matmul_panels_int8(PanelUnit unit);
+// The same by oneDNN, where the CPU has AVX-512 VNNI; from f32 too. C of many rows is computed piece
+// by piece.
 std::unique_ptr<MatmulPlan> matmul_onednn_int8(const MatmulSpec& spec);
 int64_t matmul_onednn_int8_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_onednn_int8();

@@ -1,5 +1,5 @@
-// What products through tile registers have in common: how C is cut for threads and caches, and
-// room for packed operands.
+// What products of panels have in common: how C is cut for threads and caches, and room for packed
+// operands.
 #pragma once
 
 #include <algorithm>
@@ -7,11 +7,11 @@
 #include <optional>
 
 #include "signround/base/parallel.h"
-#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/panels.h"
 #include "signround/kernels/cpu/kept.h"
 #include "signround/kernels/cpu/matmul.h"
 
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 
 inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 
@@ -47,17 +47,18 @@ struct Split {
   }
 };
 
-// body(m0, m1, n0, n1), in panels, of every thread's share, which may use tiles.
-template <class Body>
-void for_each_share(const Split& split, int64_t panels_m, int64_t panels_n, Body&& body) {
+// body(m0, m1, n0, n1), in panels, of every thread's share, where products of the unit can run.
+template <class AnyUnit, class Body>
+void for_each_share(const AnyUnit& unit, const Split& split, int64_t panels_m, int64_t panels_n,
+                    Body&& body) {
   parallel_for(split.rows * split.cols, 1, [&](int64_t begin, int64_t end) {
-    start();
+    unit.start();
     for (int64_t share = begin; share < end; ++share) {
       const int64_t r = share / split.cols, c = share % split.cols;
       body(panels_m * r / split.rows, panels_m * (r + 1) / split.rows, panels_n * c / split.cols,
            panels_n * (c + 1) / split.cols);
     }
-    stop();
+    unit.stop();
   });
 }
 
@@ -167,4 +168,4 @@ void for_each_strip(const MatmulSpec& s, int64_t depth, int64_t tile, int64_t m_
       }
 }
 
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels

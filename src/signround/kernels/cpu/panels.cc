@@ -1,37 +1,21 @@
-#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/panels.h"
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "signround/kernels/cpu/panels_pack-inl.h"
+#include "signround/kernels/cpu/x86.h"
 
-#include "signround/kernels/cpu/amx_pack-inl.h"
-#include "signround/kernels/cpu/amx_plan.h"
-
-#define SIGNROUND_AMX __attribute__((target("amx-tile,amx-bf16")))
 #define SIGNROUND_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 namespace {
 
 const char* find_why_not() noexcept {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return "the CPU is too old";
-  if (!(d >> 24 & 1) || !(d >> 22 & 1)) return "the CPU has no AMX tiles for bf16";
-  if (!(b >> 16 & 1) || !(b >> 30 & 1) || !(b >> 31 & 1)) return "the CPU has no AVX-512 F, BW, VL";
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
-    return "the CPU has no AVX-512 for bf16";
-  __get_cpuid(1, &a, &b, &c, &d);
-  if (!(c >> 27 & 1)) return "the system saves no extended registers";
-  unsigned low = 0, high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  constexpr unsigned kNeeded = 0x60000 | 0xe6;  // tiles, and all of AVX-512
-  if ((low & kNeeded) != kNeeded) return "the system saves no tile registers";
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
-  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0)
-    return "the system does not let this process use tile registers";
-  return nullptr;
+  const unsigned features = x86::cpuid(7).b;
+  if (!x86::has_bit(features, 16) || !x86::has_bit(features, 30) || !x86::has_bit(features, 31))
+    return "the CPU has no AVX-512 F, BW, VL";
+  if (!x86::has_bit(x86::cpuid(7, 1).a, 5)) return "the CPU has no AVX-512 for bf16";
+  return x86::system_saves(x86::kAvx512State) ? nullptr : "the system saves no AVX-512 registers";
 }
 
 // How far ahead memory is asked for: a core's own prefetching does not follow that many rows side
@@ -127,7 +111,7 @@ SIGNROUND_AVX512 void pack(const Operand& x, int64_t begin, int64_t end, BF16* o
 
 }  // namespace
 
-const char* why_not() noexcept {
+const char* why_no_avx512_bf16() noexcept {
   static const char* const reason = find_why_not();
   return reason;
 }
@@ -138,86 +122,6 @@ void pack_a(const Operand& a, int64_t begin, int64_t end, BF16* out) noexcept {
 
 void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept {
   b.k_major ? pack<true, false>(b, begin, end, out) : pack<false, false>(b, begin, end, out);
-}
-
-SIGNROUND_AMX void start() noexcept {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  asm volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
-}
-
-SIGNROUND_AMX void stop() noexcept {
-  _mm_sfence();
-  _tile_release();
-}
-
-// Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
-template <bool kFetches>
-SIGNROUND_AMX inline __attribute__((always_inline)) void multiply_steps(const Tile& tile) {
-  const bool packed = tile.a_stride == 0;
-  const int64_t a_row = packed ? 64 : tile.a_stride * 2, a_step = packed ? kStep : kDepth,
-                a_half = packed ? kStep / 2 : 16 * tile.a_stride;
-  const BF16 *a = tile.a, *b = tile.b;
-  const auto *ahead_a = static_cast<const char*>(tile.ahead_a.line),
-             *ahead_b = static_cast<const char*>(tile.ahead_b.line);
-  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep) {
-    const BF16* ahead = step + kAhead < tile.depth
-                            ? b + kAhead * kStep
-                            : tile.next_b + (step + kAhead - tile.depth) * kStep;
-    _tile_loadd(6, b, 64);
-    fetch_quarter(ahead, 0);
-    _tile_loadd(4, a, a_row);
-    fetch_quarter(ahead, 1);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + kStep / 2, 64);
-    fetch_quarter(ahead, 2);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + a_half, a_row);
-    fetch_quarter(ahead, 3);
-    if constexpr (kFetches) {
-      fetch_lines(ahead_a, tile.ahead_a.row);
-      ahead_a += tile.ahead_a.step;
-    }
-    _tile_dpbf16ps(2, 5, 6);
-    if constexpr (kFetches) {
-      fetch_lines(ahead_b, tile.ahead_b.row);
-      ahead_b += tile.ahead_b.step;
-    }
-    _tile_dpbf16ps(3, 5, 7);
-  }
-}
-
-SIGNROUND_AMX void multiply(const Tile& tile) noexcept {
-  asm volatile("" : : : "memory");  // what others packed and wrote is in memory
-  if (tile.from) {
-    const float *from = tile.from, *low = from + 16 * tile.from_stride;
-    const int64_t row = tile.from_stride * 4;
-    _tile_loadd(0, from, row);
-    _tile_loadd(1, from + 16, row);
-    _tile_loadd(2, low, row);
-    _tile_loadd(3, low + 16, row);
-  } else if (tile.bias) {
-    _tile_loadd(0, tile.bias, 0);
-    _tile_loadd(1, tile.bias + 16, 0);
-    _tile_loadd(2, tile.bias, 0);
-    _tile_loadd(3, tile.bias + 16, 0);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  tile.ahead_a.line ? multiply_steps<true>(tile) : multiply_steps<false>(tile);
-  float *c = tile.c, *low = c + 16 * tile.stride;
-  const int64_t row = tile.stride * 4;
-  _tile_stored(0, c, row);
-  _tile_stored(1, c + 16, row);
-  _tile_stored(2, low, row);
-  _tile_stored(3, low + 16, row);
 }
 
 SIGNROUND_AVX512 void stream_tile(const float* c, float* to, int64_t stride) noexcept {
@@ -246,20 +150,17 @@ SIGNROUND_AVX512_BF16 void store_rounded_tile(const float* c, int64_t rows, int6
   }
 }
 
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels
 
 #else
 
-namespace signround::kernels::amx {
-const char* why_not() noexcept { return "the CPU is not an x86-64"; }
+namespace signround::kernels::panels {
+const char* why_no_avx512_bf16() noexcept { return "the CPU is not an x86-64"; }
 void pack_a(const Operand&, int64_t, int64_t, BF16*) noexcept {}
 void pack_b(const Operand&, int64_t, int64_t, BF16*) noexcept {}
-void start() noexcept {}
-void stop() noexcept {}
-void multiply(const Tile&) noexcept {}
 void stream_tile(const float*, float*, int64_t) noexcept {}
 void stream_rounded_tile(const float*, BF16*, int64_t) noexcept {}
 void store_rounded_tile(const float*, int64_t, int64_t, BF16*, int64_t) noexcept {}
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels
 
 #endif

@@ -1,4 +1,4 @@
-#include "signround/kernels/cpu/amx_plan.h"
+#include "signround/kernels/cpu/panel_plan.h"
 
 #include <gtest/gtest.h>
 
@@ -6,10 +6,10 @@
 #include <tuple>
 #include <vector>
 
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 namespace {
 
-TEST(AmxPlan, PiecesCoverAShareOnceAndEachIsToldOfTheNext) {
+TEST(PanelPlan, PiecesCoverAShareOnceAndEachIsToldOfTheNext) {
   for (const int64_t columns : {kNarrowColumns, kBlockColumns})
     for (const int64_t m1 : {4, 12, 27})
       for (const int64_t n1 : {3, 18, 50})
@@ -50,7 +50,7 @@ std::set<const char*> fetched(const Piece& now, Of&& ahead_of) {
   return seen;
 }
 
-TEST(AmxPlan, ProductsOfAPieceFetchAllOfTheNextOne) {
+TEST(PanelPlan, ProductsOfAPieceFetchAllOfTheNextOne) {
   constexpr int64_t kTiles = 18, kPanelBytes = kTiles * kStep * 2;
   const std::vector<char> panels(20 * kPanelBytes);
   const Lines packed = packed_lines(panels.data(), kPanelBytes);
@@ -74,4 +74,4 @@ TEST(AmxPlan, ProductsOfAPieceFetchAllOfTheNextOne) {
 }
 
 }  // namespace
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels

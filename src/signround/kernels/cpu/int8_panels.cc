@@ -1,25 +1,12 @@
-#include "signround/kernels/cpu/amx_int8_tiles.h"
+#include "signround/kernels/cpu/int8_panels.h"
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
-
-#include "signround/kernels/cpu/amx_pack-inl.h"
-#include "signround/kernels/cpu/amx_plan.h"
+#include "signround/kernels/cpu/panels_pack-inl.h"
 #include "signround/kernels/cpu/int8_step.h"
 
-#define SIGNROUND_AMX_INT8 __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512vl")))
-
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 namespace {
-
-const char* find_why_not_int8() noexcept {
-  if (const char* reason = why_not()) return reason;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 25 & 1))
-    return "the CPU has no AMX tiles for 8-bit integers";
-  return nullptr;
-}
 
 constexpr int kMagnitude = 0x7fff;  // bits of a bf16 without its sign; they order as integers do
 
@@ -76,6 +63,7 @@ template <bool kMajor, bool kOuterFirst>
 SIGNROUND_AVX512 inline __attribute__((always_inline)) void quantize_tile(const Operand& x,
                                                                           int64_t o, int64_t k,
                                                                           const float* steps,
+                                                                          Codes codes,
                                                                           int8_t* out) {
   __m512i r[16];
   if constexpr (kMajor) {  // rows of memory are values of k: four of them make the lanes
@@ -109,19 +97,21 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) void quantize_tile(const 
     }
   }
   if constexpr (kMajor == kOuterFirst) transpose(r);
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kInt8Depth, r[i]);
+  const __m512i plus = _mm512_set1_epi8(static_cast<char>(codes));  // 0, or 128: its bit flipped
+  for (int i = 0; i < 16; ++i)
+    _mm512_storeu_si512(out + i * kInt8Depth, _mm512_xor_si512(r[i], plus));
 }
 
 // Reads along the rows of memory.
 template <bool kMajor, bool kOuterFirst>
-SIGNROUND_AVX512 void quantize(const Operand& x, int64_t begin, int64_t end, int8_t* out,
-                               float* steps) {
+SIGNROUND_AVX512 void quantize(const Operand& x, int64_t begin, int64_t end, Codes codes,
+                               int8_t* out, float* steps) {
   const int64_t depth = (x.k + kInt8Depth - 1) / kInt8Depth;
   const auto pack_step = [&](int64_t panel, int64_t step) SIGNROUND_AVX512 {
     int8_t* to = out + (panel * depth + step) * kInt8Step;
     for (int64_t half = 0; half < 2; ++half) {
       const int64_t o = panel * kPanel + 16 * half;
-      quantize_tile<kMajor, kOuterFirst>(x, o, step * kInt8Depth, steps + o,
+      quantize_tile<kMajor, kOuterFirst>(x, o, step * kInt8Depth, steps + o, codes,
                                          to + half * kInt8Step / 2);
     }
   };
@@ -142,65 +132,15 @@ SIGNROUND_AVX512 void quantize(const Operand& x, int64_t begin, int64_t end, int
 
 }  // namespace
 
-const char* why_not_int8() noexcept {
-  static const char* const reason = find_why_not_int8();
-  return reason;
-}
-
-void quantize_a(const Operand& a, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept {
-  a.k_major ? quantize<true, true>(a, begin, end, out, steps)
-            : quantize<false, true>(a, begin, end, out, steps);
+void quantize_a(const Operand& a, int64_t begin, int64_t end, Codes codes, int8_t* out,
+                float* steps) noexcept {
+  a.k_major ? quantize<true, true>(a, begin, end, codes, out, steps)
+            : quantize<false, true>(a, begin, end, codes, out, steps);
 }
 
 void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept {
-  b.k_major ? quantize<true, false>(b, begin, end, out, steps)
-            : quantize<false, false>(b, begin, end, out, steps);
-}
-
-// Tiles 0 to 3 are C, 4 and 5 the halves of A, 6 and 7 those of B.
-SIGNROUND_AMX_INT8 void multiply(const Int8Tile& tile) noexcept {
-  asm volatile("" : : : "memory");  // what others packed and wrote is in memory
-  constexpr int64_t kRow = kPanel * int64_t{sizeof(int32_t)}, kLow = 16 * kPanel;
-  if (tile.from) {
-    _tile_loadd(0, tile.from, kRow);
-    _tile_loadd(1, tile.from + 16, kRow);
-    _tile_loadd(2, tile.from + kLow, kRow);
-    _tile_loadd(3, tile.from + kLow + 16, kRow);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  const int8_t *a = tile.a, *b = tile.b;
-  const auto *ahead_a = static_cast<const char*>(tile.ahead_a.line),
-             *ahead_b = static_cast<const char*>(tile.ahead_b.line);
-  for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step) {
-    const int8_t* ahead = step + kAhead < tile.depth
-                              ? b + kAhead * kInt8Step
-                              : tile.next_b + (step + kAhead - tile.depth) * kInt8Step;
-    _tile_loadd(6, b, 64);
-    fetch_quarter(ahead, 0);
-    _tile_loadd(4, a, 64);
-    fetch_quarter(ahead, 1);
-    _tile_dpbssd(0, 4, 6);
-    _tile_loadd(7, b + kInt8Step / 2, 64);
-    fetch_quarter(ahead, 2);
-    _tile_dpbssd(1, 4, 7);
-    _tile_loadd(5, a + kInt8Step / 2, 64);
-    fetch_quarter(ahead, 3);
-    fetch_lines(ahead_a, tile.ahead_a.row);
-    ahead_a += tile.ahead_a.step;
-    _tile_dpbssd(2, 5, 6);
-    fetch_lines(ahead_b, tile.ahead_b.row);
-    ahead_b += tile.ahead_b.step;
-    _tile_dpbssd(3, 5, 7);
-  }
-  _tile_stored(0, tile.sums, kRow);
-  _tile_stored(1, tile.sums + 16, kRow);
-  _tile_stored(2, tile.sums + kLow, kRow);
-  _tile_stored(3, tile.sums + kLow + 16, kRow);
-  asm volatile("" : : : "memory");
+  b.k_major ? quantize<true, false>(b, begin, end, Codes::kSigned, out, steps)
+            : quantize<false, false>(b, begin, end, Codes::kSigned, out, steps);
 }
 
 SIGNROUND_AVX512 void scale(const Int8Sums& tile) noexcept {
@@ -220,16 +160,14 @@ SIGNROUND_AVX512 void scale(const Int8Sums& tile) noexcept {
   }
 }
 
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels
 
 #else
 
-namespace signround::kernels::amx {
-const char* why_not_int8() noexcept { return "the CPU is not an x86-64"; }
-void quantize_a(const Operand&, int64_t, int64_t, int8_t*, float*) noexcept {}
+namespace signround::kernels::panels {
+void quantize_a(const Operand&, int64_t, int64_t, Codes, int8_t*, float*) noexcept {}
 void quantize_b(const Operand&, int64_t, int64_t, int8_t*, float*) noexcept {}
-void multiply(const Int8Tile&) noexcept {}
 void scale(const Int8Sums&) noexcept {}
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels
 
 #endif

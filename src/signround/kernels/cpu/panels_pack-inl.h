@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/panels.h"
 
 // GCC 12 takes the undefined lanes inside its own intrinsics for a mistake of their callers.
 #ifndef __clang__
@@ -18,7 +18,7 @@
 // files may call too is compiled with them.
 #define SIGNROUND_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 
 // Of 16 x 16 lanes of 32 bits.
 SIGNROUND_AVX512 inline __attribute__((always_inline)) void transpose(__m512i (&r)[16]) {
@@ -64,4 +64,4 @@ inline __attribute__((always_inline)) void fetch_lines(const char* line, int64_t
   for (int i = 0; i < kLinesAhead; ++i) _mm_prefetch(line + i * row, _MM_HINT_T1);
 }
 
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels

@@ -1,25 +1,25 @@
-// The tile registers (AMX) of an x86 CPU, for products of bf16 values: packing of operands and the
-// innermost product. Raw pointers, nothing allocates, nothing throws.
+// Products of bf16 values on x86 CPUs: packing of operands, and the innermost product, by the tile
+// registers of AMX or by the vectors of AVX-512. Raw pointers, nothing allocates, nothing throws.
 //
 // A panel is 32 rows of A, or 32 columns of B, in the order in which tiles read them: for every 32
 // values of k two tiles of 16 x 64 bytes, one per half of the panel. A tile of A holds 16 rows of
-// 32 values; a tile of B holds 16 rows, one per pair of values of k, of 16 columns times two. What
-// a panel has beyond the end of the matrix or of k is zero.
+// 32 values; a tile of B holds 16 rows, one per pair of values of k, of 16 columns times two: a
+// vector each. What a panel has beyond the end of the matrix or of k is zero.
 #pragma once
 
 #include <cstdint>
 
 #include "signround/tensor/dtype.h"
 
-namespace signround::kernels::amx {
+namespace signround::kernels::panels {
 
 constexpr int64_t kPanel = 32;              // rows of A, or columns of B, in a panel
 constexpr int64_t kDepth = 32;              // values of k in a tile
 constexpr int64_t kStep = 2 * 16 * kDepth;  // values of a panel for one tile's depth
 
-// nullptr where this CPU has tiles for bf16 and the system lets this process use them (asked for at
-// the first call); else what is missing.
-const char* why_not() noexcept;
+// nullptr where this CPU has AVX-512 with bf16, which packing and storing are written in, and the
+// system saves its registers; else what is missing.
+const char* why_no_avx512_bf16() noexcept;
 
 // One operand as it lies in memory: (outer, k) row-major, or with k_major (k, outer); `stride`
 // counts values from one stored row to the next.
@@ -33,11 +33,6 @@ struct Operand {
 // tiles along k.
 void pack_a(const Operand& a, int64_t begin, int64_t end, BF16* out) noexcept;
 void pack_b(const Operand& b, int64_t begin, int64_t end, BF16* out) noexcept;
-
-// Between the two, products can run in this thread. A context switch keeps what they set up. After
-// stop() other threads see what was streamed.
-void start() noexcept;
-void stop() noexcept;
 
 // Lines of memory that later products will read: for each tile of depth kLinesAhead of them, `row`
 // bytes apart and `step` bytes on from those of the tile before. They are fetched into the second
@@ -65,7 +60,19 @@ struct Tile {
   int64_t from_stride;
   const float* bias;
 };
-void multiply(const Tile& tile) noexcept;
+
+// What computes it. Between start() and stop(), products can run in the calling thread; a context
+// switch keeps what they set up. After stop() other threads see what was streamed.
+struct Unit {
+  const char* (*why_not)() noexcept;  // nullptr where it can run here, else what is missing
+  void (*start)() noexcept;
+  void (*stop)() noexcept;
+  void (*multiply)(const Tile& tile) noexcept;
+};
+// By tile registers, which the system must let this process use: asked for at the first why_not().
+extern const Unit kAmx;
+// By vectors of AVX-512, each lane adding the products of a pair of bf16 values.
+extern const Unit kAvx512;
 
 // From C (32, 32), 64-byte aligned, to rows `stride` values apart. stream_*: past the caches, whole
 // lines of 64 bytes, which `to` and its rows must begin with. Where memory is not in the caches
@@ -77,4 +84,4 @@ void stream_rounded_tile(const float* c, BF16* to, int64_t stride) noexcept;
 void store_rounded_tile(const float* c, int64_t rows, int64_t cols, BF16* to,
                         int64_t stride) noexcept;
 
-}  // namespace signround::kernels::amx
+}  // namespace signround::kernels::panels

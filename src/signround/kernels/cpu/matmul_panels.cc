@@ -4,22 +4,22 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
-#include "signround/kernels/cpu/amx_plan.h"
-#include "signround/kernels/cpu/amx_tiles.h"
+#include "signround/kernels/cpu/panel_plan.h"
+#include "signround/kernels/cpu/panels.h"
 #include "signround/kernels/cpu/matmul.h"
 
 namespace signround::kernels {
 namespace {
 
-using amx::kDepth;
-using amx::kPanel;
-using amx::kStep;
-using amx::Lines;
-using amx::Piece;
-using amx::Split;
-using amx::Strip;
-using amx::up;
-using amx::Workspace;
+using panels::kDepth;
+using panels::kPanel;
+using panels::kStep;
+using panels::Lines;
+using panels::Piece;
+using panels::Split;
+using panels::Strip;
+using panels::up;
+using panels::Workspace;
 
 constexpr int64_t kBlockDepth = 9;  // tiles along k: 18 KiB of a panel
 
@@ -32,23 +32,24 @@ bool reads_in_place(const MatmulSpec& s) {
   return 32 * std::gcd(s.lda / kLine, kSets) / kSets <= 8;
 }
 
-class AmxPlan : public MatmulPlan {
+class PanelPlan : public MatmulPlan {
  public:
-  AmxPlan(const MatmulSpec& s, const AmxStrip& strip) : s_(s), in_place_(reads_in_place(s)) {
+  PanelPlan(const panels::Unit& unit, const MatmulSpec& s, const PanelStrip& strip)
+      : unit_(unit), s_(s), in_place_(reads_in_place(s)) {
     depth_ = up(s.k, kDepth);
     // Between strips along k, C holds the sums.
     if (s.out == DType::kF32) depth_ = std::min(depth_, up(strip.k, kDepth));
     const int64_t panels = std::max<int64_t>(1, strip.bytes / (depth_ * kStep * 2));
     m_ = std::min(up(s.m, kPanel), panels);
     n_ = std::min(up(s.n, kPanel), panels);
-    packs_blocks_ = !in_place_ && up(n_, Split(m_, n_, false).cols) <= 2 * amx::kBlockColumns;
+    packs_blocks_ = !in_place_ && up(n_, Split(m_, n_, false).cols) <= 2 * panels::kBlockColumns;
   }
 
   // Of an A that is read in place only the last panel is written.
   int64_t workspace_bytes() const {
     const int64_t panels_a = in_place_ ? (s_.m % kPanel != 0) : packs_blocks_ ? 0 : m_;
     const int64_t of_block =
-        (packs_blocks_ ? kBlockPanels * 2 : 0) + (depth_ > kBlockDepth ? amx::kBlockSums * 4 : 0);
+        (packs_blocks_ ? kBlockPanels * 2 : 0) + (depth_ > kBlockDepth ? panels::kBlockSums * 4 : 0);
     return (panels_a + n_) * depth_ * kStep * 2 + (s_.bias ? up(s_.n, kPanel) * kPanel * 4 : 0) +
            num_threads() * of_block;
   }
@@ -57,12 +58,12 @@ class AmxPlan : public MatmulPlan {
            const float* from) const override {
     if (!s_.accumulate) from = nullptr;
     if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
-    Workspace& w = amx::workspace();
+    Workspace& w = panels::workspace();
     const Packed packed{room<BF16>(w.a, packs_blocks_ ? 0 : m_ * depth_ * kStep),
                         room<BF16>(w.b, n_ * depth_ * kStep)};
     const float* padded_bias = s_.bias ? pad_bias(w, bias, c, from) : nullptr;
-    const bool streams_c = amx::streams(s_, c);
-    amx::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, [&](const Strip& strip) {
+    const bool streams_c = panels::streams(s_, c);
+    panels::for_each_strip(s_, depth_, kDepth, m_, n_, a, b, [&](const Strip& strip) {
       const auto* sums = strip.first ? from : static_cast<const float*>(c);
       multiply(strip, packed,
                {.bias = padded_bias && strip.first ? padded_bias + strip.column : nullptr,
@@ -105,8 +106,8 @@ class AmxPlan : public MatmulPlan {
                   first_a = in_place_ ? s.m / kPanel : 0;
     const int64_t of_a = s.new_x ? end_a - first_a : 0, of_b = s.new_y ? up(s.n, kPanel) : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
-      if (begin < of_a) amx::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), to.a);
-      if (end > of_a) amx::pack_b(s.y, std::max(begin, of_a) - of_a, end - of_a, to.b);
+      if (begin < of_a) panels::pack_a(s.x, first_a + begin, first_a + std::min(end, of_a), to.a);
+      if (end > of_a) panels::pack_b(s.y, std::max(begin, of_a) - of_a, end - of_a, to.b);
     });
   }
 
@@ -118,15 +119,15 @@ class AmxPlan : public MatmulPlan {
     const Split split(panels_m, panels_n, whole_a_in_place);
     const bool pack_own = (whole_a_in_place || packs_blocks_) && split.rows == 1;
     if (!pack_own) pack(s, packed);
-    amx::for_each_share(
-        split, panels_m, panels_n, [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          if (pack_own && s.new_y) amx::pack_b(s.y, n0, n1, packed.b);
-          Workspace& w = amx::workspace();
+    panels::for_each_share(
+        unit_, split, panels_m, panels_n, [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          if (pack_own && s.new_y) panels::pack_b(s.y, n0, n1, packed.b);
+          Workspace& w = panels::workspace();
           Block block{.a = packs_blocks_ ? room<BF16>(w.block, kBlockPanels) : nullptr};
-          if (depth_ > kBlockDepth) block.sums = room<float>(w.sums, amx::kBlockSums);
+          if (depth_ > kBlockDepth) block.sums = room<float>(w.sums, panels::kBlockSums);
           const int64_t depth = up(s.k, kDepth);
-          const bool wide = packs_blocks_ || depth <= amx::kShortDepth;
-          amx::for_each_piece(m0, m1, n0, n1, wide ? amx::kBlockColumns : amx::kNarrowColumns,
+          const bool wide = packs_blocks_ || depth <= panels::kShortDepth;
+          panels::for_each_piece(m0, m1, n0, n1, wide ? panels::kBlockColumns : panels::kNarrowColumns,
                               depth, kBlockDepth, [&](const Piece& now, const Piece& next) {
                                 block.now = now, block.next = next;
                                 if (packs_blocks_) pack_block(s.x, block);
@@ -143,20 +144,20 @@ class AmxPlan : public MatmulPlan {
     Piece now, next;
   };
 
-  static void pack_block(const amx::Operand& x, const Block& block) {
+  static void pack_block(const panels::Operand& x, const Block& block) {
     const Piece& b = block.now;
-    amx::Operand part = x;
+    panels::Operand part = x;
     const int64_t row = b.m0 * kPanel, k = b.k0 * kDepth;
     part.data += x.k_major ? k * x.stride + row : row * x.stride + k;
     part.outer -= row;
     part.k = std::min(x.k, b.k1 * kDepth) - k;
-    amx::pack_a(part, 0, b.m1 - b.m0, block.a);
+    panels::pack_a(part, 0, b.m1 - b.m0, block.a);
   }
 
   // Of A, where products or pack_block read it.
   Lines lines_of_a(const Strip& s, const Packed& packed) const {
     if (!packs_blocks_ && !in_place_)
-      return amx::packed_lines(packed.a, up(s.k, kDepth) * kStep * 2);
+      return panels::packed_lines(packed.a, up(s.k, kDepth) * kStep * 2);
     const int64_t stride = s.x.stride * 2;
     if (s.x.k_major) return {s.x.data, stride, kDepth * stride, kPanel * 2};
     return {s.x.data, stride, kDepth * 2, kPanel * stride};
@@ -166,9 +167,9 @@ class AmxPlan : public MatmulPlan {
                       const Block& block) const {
     const Piece &b = block.now, &next = block.next;
     const int64_t depth = up(s.k, kDepth);
-    const Lines of_a = lines_of_a(s, packed), of_b = amx::packed_lines(packed.b, depth * kStep * 2);
+    const Lines of_a = lines_of_a(s, packed), of_b = panels::packed_lines(packed.b, depth * kStep * 2);
     // Of an A that is read in place and is not deep, most is in the caches without.
-    const bool fetches = !in_place_ || depth > amx::kShortDepth;
+    const bool fetches = !in_place_ || depth > panels::kShortDepth;
     const bool first = b.k0 == 0, last = b.k1 == depth;
     for (int64_t i = b.m0; i < b.m1; ++i) {
       const int64_t rows = std::min(kPanel, s.m - i * kPanel);
@@ -182,7 +183,7 @@ class AmxPlan : public MatmulPlan {
         float* sums = block.sums
                           ? block.sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel
                           : nullptr;
-        amx::Tile tile{.a = a,
+        panels::Tile tile{.a = a,
                        .a_stride = in_place ? s_.lda : 0,
                        .b = packed.b + (j * depth + b.k0) * kStep,
                        .next_b = packed.b + (next_j * depth + b.k0) * kStep,
@@ -193,8 +194,8 @@ class AmxPlan : public MatmulPlan {
                        .from_stride = kPanel,
                        .bias = place.bias ? place.bias + j * kPanel : nullptr};
         if (fetches) {
-          tile.ahead_a = amx::of_next_a(of_a, b, next, i, j);
-          tile.ahead_b = amx::of_next_b(of_b, b, next, i, j);
+          tile.ahead_a = panels::of_next_a(of_a, b, next, i, j);
+          tile.ahead_b = panels::of_next_b(of_b, b, next, i, j);
         }
         const int64_t at = i * kPanel * s_.ldc + j * kPanel;
         const float* from = first && place.from ? place.from + at : nullptr;
@@ -205,7 +206,7 @@ class AmxPlan : public MatmulPlan {
         }
         if (from) tile.from = from, tile.from_stride = s_.ldc;
         if (last) tile.c = reinterpret_cast<float*>(c), tile.stride = s_.ldc;
-        amx::multiply(tile);
+        unit_.multiply(tile);
       }
     }
   }
@@ -213,7 +214,7 @@ class AmxPlan : public MatmulPlan {
   // A panel that reaches beyond C, is rounded or streamed, takes values (rows, cols), `from` others
   // or `to` C, through a copy in the first cache. By reference: copying what was just written field
   // by field waits until all earlier stores, those of tiles too, have left.
-  void multiply_copied(amx::Tile& tile, int64_t rows, int64_t cols, const float* from, void* to,
+  void multiply_copied(panels::Tile& tile, int64_t rows, int64_t cols, const float* from, void* to,
                        bool streams) const {
     alignas(64) float whole[kPanel * kPanel];
     const bool complete = rows == kPanel && cols == kPanel;
@@ -226,44 +227,49 @@ class AmxPlan : public MatmulPlan {
       tile.from = whole, tile.from_stride = kPanel;
     }
     if (to) tile.c = whole, tile.stride = kPanel;
-    amx::multiply(tile);
+    unit_.multiply(tile);
     if (to == nullptr) return;
     const bool rounds = s_.out == DType::kBF16;
     if (rounds && complete && streams) {
-      amx::stream_rounded_tile(whole, static_cast<BF16*>(to), s_.ldc);
+      panels::stream_rounded_tile(whole, static_cast<BF16*>(to), s_.ldc);
     } else if (rounds) {
-      amx::store_rounded_tile(whole, rows, cols, static_cast<BF16*>(to), s_.ldc);
+      panels::store_rounded_tile(whole, rows, cols, static_cast<BF16*>(to), s_.ldc);
     } else if (complete && streams) {
-      amx::stream_tile(whole, static_cast<float*>(to), s_.ldc);
+      panels::stream_tile(whole, static_cast<float*>(to), s_.ldc);
     } else {
       for (int64_t i = 0; i < rows; ++i)
         std::memcpy(static_cast<float*>(to) + i * s_.ldc, whole + i * kPanel, bytes);
     }
   }
 
-  static constexpr int64_t kBlockPanels = amx::kBlockRows * kBlockDepth * kStep;
+  static constexpr int64_t kBlockPanels = panels::kBlockRows * kBlockDepth * kStep;
 
+  const panels::Unit& unit_;
   MatmulSpec s_;
   bool in_place_;          // tiles of A are read from where it lies
   bool packs_blocks_;      // A is packed block by block, by the thread that reads it, since few do
   int64_t depth_, m_, n_;  // of a strip: tiles along k, panels of A and of B
 };
 
-}  // namespace
-
-const char* why_not_matmul_amx() { return amx::why_not(); }
-
-int64_t matmul_amx_workspace_bytes(const MatmulSpec& spec) {
-  return AmxPlan(spec, {}).workspace_bytes();
+const panels::Unit& unit_of(PanelUnit unit) {
+  return unit == PanelUnit::kAmx ? panels::kAmx : panels::kAvx512;
 }
 
-std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec) { return matmul_amx(spec, {}); }
+}  // namespace
 
-std::unique_ptr<MatmulPlan> matmul_amx(const MatmulSpec& spec, const AmxStrip& strip) {
-  require(spec.in == DType::kBF16, "matmul", "AMX tiles multiply BF16, found ", name_of(spec.in));
+const char* why_not_matmul_panels(PanelUnit unit) { return unit_of(unit).why_not(); }
+
+int64_t matmul_panels_workspace_bytes(const MatmulSpec& spec) {
+  return PanelPlan(panels::kAmx, spec, {}).workspace_bytes();
+}
+
+std::unique_ptr<MatmulPlan> matmul_panels(PanelUnit unit, const MatmulSpec& spec,
+                                          const PanelStrip& strip) {
+  require(spec.in == DType::kBF16, "matmul", "panels are of BF16, found ", name_of(spec.in));
   // Also asks the system for the tiles, without which their instructions are illegal ones.
-  if (const char* reason = amx::why_not()) fail(ErrorKind::kUnsupported, "matmul", reason);
-  return std::make_unique<AmxPlan>(spec, strip);
+  if (const char* reason = why_not_matmul_panels(unit))
+    fail(ErrorKind::kUnsupported, "matmul", reason);
+  return std::make_unique<PanelPlan>(unit_of(unit), spec, strip);
 }
 
 }  // namespace signround::kernels

@@ -1,0 +1,139 @@
+// Products of panels by vectors of AVX-512: eight rows of A at a time, each pair (or four) of their
+// values spread over a vector, with the 32 columns of B's panel.
+#include "signround/kernels/cpu/int8_panels.h"
+#include "signround/kernels/cpu/panels.h"
+
+#if defined(__x86_64__)
+
+#include <cstring>
+
+#include "signround/kernels/cpu/panels_pack-inl.h"
+#include "signround/kernels/cpu/x86.h"
+
+#define SIGNROUND_DOTS __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define SIGNROUND_INT8_DOTS __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define SIGNROUND_INLINE inline __attribute__((always_inline))
+
+namespace signround::kernels::panels {
+namespace {
+
+constexpr int kRows = 8;  // times two vectors of columns: 16 sums, twice what hides their latency
+
+const char* why_not_int8() noexcept {
+  if (const char* reason = why_no_avx512_bf16()) return reason;
+  static const bool has = x86::has_bit(x86::cpuid(7).c, 11);
+  return has ? nullptr : "the CPU has no AVX-512 VNNI";
+}
+
+void start() noexcept {}
+void stop() noexcept { _mm_sfence(); }
+
+// Four bytes in every lane.
+SIGNROUND_AVX512 SIGNROUND_INLINE __m512i spread(const void* bytes) {
+  int32_t value;
+  std::memcpy(&value, bytes, sizeof value);
+  return _mm512_set1_epi32(value);
+}
+
+// Rows [row, row + kRows) of C.
+SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row) {
+  __m512 sum[kRows][2];
+  for (int64_t r = 0; r < kRows; ++r) {
+    const float* from = tile.from ? tile.from + (row + r) * tile.from_stride : tile.bias;
+    sum[r][0] = from ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
+    sum[r][1] = from ? _mm512_loadu_ps(from + 16) : _mm512_setzero_ps();
+  }
+  const bool packed = tile.a_stride == 0;
+  const int64_t a_row = packed ? kDepth : tile.a_stride, a_step = packed ? kStep : kDepth;
+  const BF16 *a = tile.a + row * a_row, *b = tile.b;
+  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep)
+    for (int64_t k = 0; k < kDepth; k += 2) {
+      const BF16* right = b + k * 16;
+      const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
+      const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kStep / 2));
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kRows; ++r) {
+        const auto pair = reinterpret_cast<__m512bh>(spread(a + r * a_row + k));
+        sum[r][0] = _mm512_dpbf16_ps(sum[r][0], pair, b0);
+        sum[r][1] = _mm512_dpbf16_ps(sum[r][1], pair, b1);
+      }
+    }
+  for (int64_t r = 0; r < kRows; ++r) {
+    float* c = tile.c + (row + r) * tile.stride;
+    _mm512_storeu_ps(c, sum[r][0]);
+    _mm512_storeu_ps(c + 16, sum[r][1]);
+  }
+}
+
+SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
+  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row);
+}
+
+// What 128, added to each code of A, adds to every row of C: 128 times the sums of B's columns.
+struct Excess {
+  __m512i of[2];
+};
+SIGNROUND_INT8_DOTS Excess excess_of_columns(const int8_t* b, int64_t depth) {
+  const __m512i plus = _mm512_set1_epi8(static_cast<char>(Codes::kPlus128));
+  Excess sum{{_mm512_setzero_si512(), _mm512_setzero_si512()}};
+  for (int64_t step = 0; step < depth; ++step, b += kInt8Step)
+    for (int64_t quad = 0; quad < 16; ++quad)
+      for (int64_t half = 0; half < 2; ++half) {
+        const __m512i right = _mm512_loadu_si512(b + half * kInt8Step / 2 + quad * 64);
+        sum.of[half] = _mm512_dpbusd_epi32(sum.of[half], plus, right);
+      }
+  return sum;
+}
+
+SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row,
+                                                        const Excess& excess) {
+  __m512i sum[kRows][2];
+  for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t half = 0; half < 2; ++half) {
+      const __m512i from =
+          tile.from ? _mm512_loadu_si512(tile.from + (row + r) * kPanel + half * 16)
+                    : _mm512_setzero_si512();
+      sum[r][half] = _mm512_sub_epi32(from, excess.of[half]);
+    }
+  const int8_t *a = tile.a + row * kInt8Depth, *b = tile.b;
+  for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step)
+    for (int64_t k = 0; k < kInt8Depth; k += 4) {
+      const int8_t* right = b + k * 16;
+      const __m512i b0 = _mm512_loadu_si512(right), b1 = _mm512_loadu_si512(right + kInt8Step / 2);
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kRows; ++r) {
+        const __m512i quad = spread(a + r * kInt8Depth + k);
+        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], quad, b0);
+        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], quad, b1);
+      }
+    }
+  for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t half = 0; half < 2; ++half)
+      _mm512_storeu_si512(tile.sums + (row + r) * kPanel + half * 16, sum[r][half]);
+}
+
+SIGNROUND_INT8_DOTS void multiply(const Int8Tile& tile) noexcept {
+  const Excess excess = excess_of_columns(tile.b, tile.depth);
+  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row, excess);
+}
+
+}  // namespace
+
+const Unit kAvx512{why_no_avx512_bf16, start, stop, multiply};
+const Int8Unit kAvx512Int8{why_not_int8, start, stop, multiply, Codes::kPlus128};
+
+}  // namespace signround::kernels::panels
+
+#else
+
+namespace signround::kernels::panels {
+namespace {
+void nothing() noexcept {}
+void multiply(const Tile&) noexcept {}
+void multiply(const Int8Tile&) noexcept {}
+}  // namespace
+const Unit kAvx512{why_no_avx512_bf16, nothing, nothing, multiply};
+const Int8Unit kAvx512Int8{why_no_avx512_bf16, nothing, nothing, multiply, Codes::kPlus128};
+}  // namespace signround::kernels::panels
+
+#endif
