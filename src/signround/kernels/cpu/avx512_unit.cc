@@ -69,32 +69,14 @@ SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
   for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row);
 }
 
-// What 128, added to each code of A, adds to every row of C: 128 times the sums of B's columns.
-struct Excess {
-  __m512i of[2];
-};
-SIGNROUND_INT8_DOTS Excess excess_of_columns(const int8_t* b, int64_t depth) {
-  const __m512i plus = _mm512_set1_epi8(static_cast<char>(Codes::kPlus128));
-  Excess sum{{_mm512_setzero_si512(), _mm512_setzero_si512()}};
-  for (int64_t step = 0; step < depth; ++step, b += kInt8Step)
-    for (int64_t quad = 0; quad < 16; ++quad)
-      for (int64_t half = 0; half < 2; ++half) {
-        const __m512i right = _mm512_loadu_si512(b + half * kInt8Step / 2 + quad * 64);
-        sum.of[half] = _mm512_dpbusd_epi32(sum.of[half], plus, right);
-      }
-  return sum;
-}
-
-SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row,
-                                                        const Excess& excess) {
+SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row) {
   __m512i sum[kRows][2];
   for (int64_t r = 0; r < kRows; ++r)
-    for (int64_t half = 0; half < 2; ++half) {
-      const __m512i from =
+    for (int64_t half = 0; half < 2; ++half)
+      sum[r][half] =
           tile.from ? _mm512_loadu_si512(tile.from + (row + r) * kPanel + half * 16)
-                    : _mm512_setzero_si512();
-      sum[r][half] = _mm512_sub_epi32(from, excess.of[half]);
-    }
+                    : _mm512_sub_epi32(_mm512_setzero_si512(),
+                                       _mm512_loadu_si512(tile.excess + half * 16));
   const int8_t *a = tile.a + row * kInt8Depth, *b = tile.b;
   for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step)
     for (int64_t k = 0; k < kInt8Depth; k += 4) {
@@ -113,8 +95,7 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
 }
 
 SIGNROUND_INT8_DOTS void multiply(const Int8Tile& tile) noexcept {
-  const Excess excess = excess_of_columns(tile.b, tile.depth);
-  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row, excess);
+  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row);
 }
 
 }  // namespace

@@ -22,16 +22,21 @@ enum class Codes : uint8_t { kSigned = 0, kPlus128 = 0x80 };
 // of tiles along k, and their steps to steps + panel * kPanel.
 void quantize_a(const Operand& a, int64_t begin, int64_t end, Codes codes, int8_t* out,
                 float* steps) noexcept;
-void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float* steps) noexcept;
+// excess: what codes of A that have 128 added give too much in each column of C, 128 times the sum
+// of the codes of B, to excess + panel * kPanel; null where it is not wanted.
+void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float* steps,
+                int32_t* excess) noexcept;
 
-// sums (32, 32) = A * B over `depth` tiles along k, plus those at `from` unless it is null. Products of 8 bits along kInt8StepValues of k stay below 2^27.
+// sums (32, 32) = A * B over `depth` tiles along k, plus those at `from`; where that is null, minus
+// the 32 values of `excess` in every row, unless that is null too. Products of 8 bits along kInt8StepValues of k stay below 2^27.
 struct Int8Tile {
   const int8_t *a, *b;  // packed
   const int8_t*
       next_b;  // what the next product will read, to be fetched ahead into the first cache
   Ahead ahead_a = {}, ahead_b = {};
   int64_t depth;
-  const int32_t* from;  // may be sums
+  const int32_t* from;    // may be sums
+  const int32_t* excess;  // of whole columns of B: for the first part of k
   int32_t* sums;
 };
 
@@ -41,7 +46,7 @@ struct Int8Unit {
   void (*start)() noexcept;
   void (*stop)() noexcept;
   void (*multiply)(const Int8Tile& tile) noexcept;
-  Codes codes;  // that it reads of A
+  Codes codes;  // that it reads of A; with kPlus128 products want the excess
 };
 extern const Int8Unit kAmxInt8, kAvx512Int8;
 

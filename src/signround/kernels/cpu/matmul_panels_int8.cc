@@ -35,7 +35,7 @@ class Int8Plan : public MatmulPlan {
   int64_t workspace_bytes() const {
     const int64_t sums = depth_ > kBlockDepth ? panels::kBlockSums * int64_t{sizeof(int32_t)} : 0;
     return (m_ + n_) * (depth_ * kInt8Step + kPanel * int64_t{sizeof(float)}) +
-           num_threads() * sums;
+           n_ * kPanel * int64_t{sizeof(int32_t)} + num_threads() * sums;
   }
 
   void run(const void* a, const void* b, const float*, void* c, const float* from) const override {
@@ -43,8 +43,12 @@ class Int8Plan : public MatmulPlan {
     if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     Workspace& w = panels::workspace();
     float* steps = room<float>(w.steps, (m_ + n_) * kPanel);
+    int32_t* excess = unit_.codes == panels::Codes::kPlus128
+                          ? room<int32_t>(w.excess, n_ * kPanel)
+                          : nullptr;
     const Packed packed{room<int8_t>(w.a, m_ * depth_ * kInt8Step),
-                        room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps, steps + m_ * kPanel};
+                        room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps, steps + m_ * kPanel,
+                        excess};
     const bool streams_c = panels::streams(s_, c);
     panels::for_each_strip(s_, depth_, kInt8Depth, m_, n_, a, b, [&](const Strip& strip) {
       const auto* sums = strip.first ? from : static_cast<const float*>(c);
@@ -59,6 +63,7 @@ class Int8Plan : public MatmulPlan {
   struct Packed {
     int8_t *a, *b;
     float *a_steps, *b_steps;
+    int32_t* excess;  // null where the unit wants none
   };
 
   // Of a strip's part of C: where it lies, and what its sums start from.
@@ -74,7 +79,8 @@ class Int8Plan : public MatmulPlan {
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
       if (begin < of_a) panels::quantize_a(s.x, begin, std::min(end, of_a), unit_.codes, packed.a, packed.a_steps);
       if (end > of_a)
-        panels::quantize_b(s.y, std::max(begin, of_a) - of_a, end - of_a, packed.b, packed.b_steps);
+        panels::quantize_b(s.y, std::max(begin, of_a) - of_a, end - of_a, packed.b, packed.b_steps,
+                           packed.excess);
     });
     panels::for_each_share(
         unit_, Split(panels_m, panels_n, false), panels_m, panels_n,
@@ -109,6 +115,7 @@ class Int8Plan : public MatmulPlan {
                                     .ahead_b = panels::of_next_b(of_b, b, next, i, j),
                                     .depth = b.k1 - b.k0,
                                     .from = b.k0 > 0 ? sums : nullptr,
+                                    .excess = packed.excess ? packed.excess + j * kPanel : nullptr,
                                     .sums = sums});
         if (b.k1 == depth) store(s, packed, place, i, j, sums);
       }

@@ -18,7 +18,7 @@ inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 // Packed operands of the product that this thread runs, and A and the sums of the block that it
 // computes.
 struct Workspace {
-  Buffer a, b, bias, steps, block, sums;
+  Buffer a, b, bias, steps, excess, block, sums;
 };
 
 inline Workspace& workspace() {
