@@ -35,14 +35,11 @@ SIGNROUND_AVX512 SIGNROUND_INLINE __m512i spread(const void* bytes) {
   return _mm512_set1_epi32(value);
 }
 
-// Rows [row, row + kRows) of C.
+// Rows [row, row + kRows) of C. What sums start from is added last, so that nothing waits for it.
 SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row) {
   __m512 sum[kRows][2];
-  for (int64_t r = 0; r < kRows; ++r) {
-    const float* from = tile.from ? tile.from + (row + r) * tile.from_stride : tile.bias;
-    sum[r][0] = from ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
-    sum[r][1] = from ? _mm512_loadu_ps(from + 16) : _mm512_setzero_ps();
-  }
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   const bool packed = tile.a_stride == 0;
   const int64_t a_row = packed ? kDepth : tile.a_stride, a_step = packed ? kStep : kDepth;
   const BF16 *a = tile.a + row * a_row, *b = tile.b;
@@ -58,11 +55,17 @@ SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row
         sum[r][1] = _mm512_dpbf16_ps(sum[r][1], pair, b1);
       }
     }
-  for (int64_t r = 0; r < kRows; ++r) {
-    float* c = tile.c + (row + r) * tile.stride;
-    _mm512_storeu_ps(c, sum[r][0]);
-    _mm512_storeu_ps(c + 16, sum[r][1]);
-  }
+  const float* from = tile.from ? tile.from + row * tile.from_stride : tile.bias;
+  const int64_t from_row = tile.from ? tile.from_stride : 0;
+  float* c = tile.c + row * tile.stride;
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int64_t half = 0; half < 2; ++half) {
+      __m512 value = sum[r][half];
+      if (from) value = _mm512_add_ps(value, _mm512_loadu_ps(from + r * from_row + 16 * half));
+      _mm512_storeu_ps(c + r * tile.stride + 16 * half, value);
+    }
 }
 
 SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
@@ -71,12 +74,12 @@ SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
 
 SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row) {
   __m512i sum[kRows][2];
-  for (int64_t r = 0; r < kRows; ++r)
-    for (int64_t half = 0; half < 2; ++half)
-      sum[r][half] =
-          tile.from ? _mm512_loadu_si512(tile.from + (row + r) * kPanel + half * 16)
-                    : _mm512_sub_epi32(_mm512_setzero_si512(),
-                                       _mm512_loadu_si512(tile.excess + half * 16));
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < kRows; ++r) {
+    sum[r][0] = sum[r][1] = _mm512_setzero_si512();
+    // GCC 12 would take all zeros for one value, and copy registers in the loop.
+    asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
+  }
   const int8_t *a = tile.a + row * kInt8Depth, *b = tile.b;
   for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step)
     for (int64_t k = 0; k < kInt8Depth; k += 4) {
@@ -89,9 +92,17 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
         sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], quad, b1);
       }
     }
+#pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r)
-    for (int64_t half = 0; half < 2; ++half)
-      _mm512_storeu_si512(tile.sums + (row + r) * kPanel + half * 16, sum[r][half]);
+#pragma GCC unroll 2
+    for (int64_t half = 0; half < 2; ++half) {
+      const int64_t at = (row + r) * kPanel + half * 16;
+      const __m512i value =
+          tile.from
+              ? _mm512_add_epi32(sum[r][half], _mm512_loadu_si512(tile.from + at))
+              : _mm512_sub_epi32(sum[r][half], _mm512_loadu_si512(tile.excess + half * 16));
+      _mm512_storeu_si512(tile.sums + at, value);
+    }
 }
 
 SIGNROUND_INT8_DOTS void multiply(const Int8Tile& tile) noexcept {
