@@ -36,25 +36,41 @@ SIGNROUND_AVX512 SIGNROUND_INLINE __m512i spread(const void* bytes) {
 }
 
 // Rows [row, row + kRows) of C. What sums start from is added last, so that nothing waits for it.
-SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row) {
+// Addresses are few, since GCC would keep more of them in registers of vectors, and wait for those.
+SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row, Ahead ahead) {
+  static_assert(kRows == 8);
   __m512 sum[kRows][2];
 #pragma GCC unroll 8
-  for (int64_t r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+  for (int64_t r = 0; r < kRows; ++r) {
+    sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    // GCC 12 would take all zeros for one value, and copy registers in the loop.
+    asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
+  }
+  constexpr int64_t kStepBytes = kDepth * int64_t{sizeof(BF16)};
   const bool packed = tile.a_stride == 0;
-  const int64_t a_row = packed ? kDepth : tile.a_stride, a_step = packed ? kStep : kDepth;
-  const BF16 *a = tile.a + row * a_row, *b = tile.b;
-  for (int64_t step = 0; step < tile.depth; ++step, a += a_step, b += kStep)
-    for (int64_t k = 0; k < kDepth; k += 2) {
-      const BF16* right = b + k * 16;
+  const int64_t one = (packed ? kDepth : tile.a_stride) * int64_t{sizeof(BF16)}, three = 3 * one,
+                jump = packed ? kStep * int64_t{sizeof(BF16)} - kStepBytes : 0;
+  const char *top = reinterpret_cast<const char*>(tile.a) + row * one, *low = top + 4 * one;
+  const BF16* right = tile.b;
+  const auto* lines = static_cast<const char*>(ahead.line);
+  for (int64_t step = tile.depth; step > 0; --step, right += kStep / 2, top += jump, low += jump) {
+    if (lines) {
+      fetch_lines(lines, ahead.row);
+      lines += ahead.step;
+    }
+    for (const BF16* end = right + kStep / 2; right < end; right += 32, top += 4, low += 4) {
       const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
       const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kStep / 2));
+      const char* const from[kRows] = {top, top + one, top + 2 * one, top + three,
+                                       low, low + one, low + 2 * one, low + three};
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRows; ++r) {
-        const auto pair = reinterpret_cast<__m512bh>(spread(a + r * a_row + k));
+        const auto pair = reinterpret_cast<__m512bh>(spread(from[r]));
         sum[r][0] = _mm512_dpbf16_ps(sum[r][0], pair, b0);
         sum[r][1] = _mm512_dpbf16_ps(sum[r][1], pair, b1);
       }
     }
+  }
   const float* from = tile.from ? tile.from + row * tile.from_stride : tile.bias;
   const int64_t from_row = tile.from ? tile.from_stride : 0;
   float* c = tile.c + row * tile.stride;
@@ -69,7 +85,9 @@ SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row
 }
 
 SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
-  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row);
+  // One loop for all: the CPU learns what it reads next by where the instruction is.
+  for (int64_t row = 0; row < kPanel; row += kRows)
+    multiply_rows(tile, row, row == 0 ? tile.ahead_a : row == kRows ? tile.ahead_b : Ahead{});
 }
 
 SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row) {
