@@ -90,7 +90,8 @@ SIGNROUND_DOTS void multiply(const Tile& tile) noexcept {
     multiply_rows(tile, row, row == 0 ? tile.ahead_a : row == kRows ? tile.ahead_b : Ahead{});
 }
 
-SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row) {
+SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, int64_t row,
+                                                        Ahead ahead) {
   __m512i sum[kRows][2];
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
@@ -99,7 +100,12 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
     asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
   }
   const int8_t *a = tile.a + row * kInt8Depth, *b = tile.b;
-  for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step)
+  const auto* lines = static_cast<const char*>(ahead.line);
+  for (int64_t step = 0; step < tile.depth; ++step, a += kInt8Step, b += kInt8Step) {
+    if (lines) {
+      fetch_lines(lines, ahead.row);
+      lines += ahead.step;
+    }
     for (int64_t k = 0; k < kInt8Depth; k += 4) {
       const int8_t* right = b + k * 16;
       const __m512i b0 = _mm512_loadu_si512(right), b1 = _mm512_loadu_si512(right + kInt8Step / 2);
@@ -110,6 +116,7 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
         sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], quad, b1);
       }
     }
+  }
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
@@ -124,7 +131,8 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
 }
 
 SIGNROUND_INT8_DOTS void multiply(const Int8Tile& tile) noexcept {
-  for (int64_t row = 0; row < kPanel; row += kRows) multiply_rows(tile, row);
+  for (int64_t row = 0; row < kPanel; row += kRows)
+    multiply_rows(tile, row, row == 0 ? tile.ahead_a : row == kRows ? tile.ahead_b : Ahead{});
 }
 
 }  // namespace
