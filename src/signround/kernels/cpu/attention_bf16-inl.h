@@ -209,30 +209,47 @@ struct Products<PanelUnit::kAvx512> {
  private:
   static constexpr int64_t kSums = 8;
 
+  // Few addresses: GCC keeps what is too many for its general registers in those of vectors.
   static void multiply_rows(const TileProduct& p, const char* a, char* c) {
     __m512 sum[kSums][2];
-    for (int64_t r = 0; r < kSums; ++r)
-      for (int64_t half = 0; half < 2; ++half)
-        sum[r][half] = p.accumulate ? _mm512_loadu_ps(c + r * p.c_line + half * p.c_right)
-                                    : _mm512_setzero_ps();
-    const auto* b = static_cast<const char*>(p.b);
-    for (int64_t k = 0; k < p.steps; ++k, a += p.a_step, b += p.b_step)
-      for (int64_t pair = 0; pair < 16; ++pair) {
-        const char* right = b + pair * p.b_line;
-        const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
-        const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + p.b_second));
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kSums; ++r) {
+      sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+      // GCC 12 would take all zeros for one value, and copy registers in the loop.
+      asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
+    }
+    const int64_t one = p.a_line, three = 3 * one, a_jump = p.a_step - 64,
+                  b_line = p.b_line, b_jump = p.b_step - 16 * b_line;
+    const char *top = a, *low = a + 4 * one, *left = static_cast<const char*>(p.b),
+               *right = left + p.b_second;
+    for (int64_t k = p.steps; k > 0; --k) {
+      for (const char* end = top + 64; top < end; top += 4, low += 4) {
+        const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(left));
+        const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
+        left += b_line;
+        right += b_line;
+        const char* const from[kSums] = {top, top + one, top + 2 * one, top + three,
+                                         low, low + one, low + 2 * one, low + three};
 #pragma GCC unroll 8
         for (int64_t r = 0; r < kSums; ++r) {
           int32_t values;
-          std::memcpy(&values, a + r * p.a_line + pair * 4, sizeof values);
-          const auto left = reinterpret_cast<__m512bh>(_mm512_set1_epi32(values));
-          sum[r][0] = _mm512_dpbf16_ps(sum[r][0], left, b0);
-          sum[r][1] = _mm512_dpbf16_ps(sum[r][1], left, b1);
+          std::memcpy(&values, from[r], sizeof values);
+          const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(values));
+          sum[r][0] = _mm512_dpbf16_ps(sum[r][0], pair, b0);
+          sum[r][1] = _mm512_dpbf16_ps(sum[r][1], pair, b1);
         }
       }
+      top += a_jump, low += a_jump, left += b_jump, right += b_jump;
+    }
+#pragma GCC unroll 8
     for (int64_t r = 0; r < kSums; ++r)
-      for (int64_t half = 0; half < 2; ++half)
-        _mm512_storeu_ps(c + r * p.c_line + half * p.c_right, sum[r][half]);
+#pragma GCC unroll 2
+      for (int64_t half = 0; half < 2; ++half) {
+        char* at = c + r * p.c_line + half * p.c_right;
+        __m512 value = sum[r][half];
+        if (p.accumulate) value = _mm512_add_ps(value, _mm512_loadu_ps(at));
+        _mm512_storeu_ps(at, value);
+      }
   }
 };
 
