@@ -10,7 +10,7 @@
 #include "signround/kernels/cpu/panels_pack-inl.h"
 #include "signround/kernels/cpu/x86.h"
 
-#define SIGNROUND_DOTS __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define SIGNROUND_DOTS __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,prfchw")))
 #define SIGNROUND_INT8_DOTS __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 #define SIGNROUND_INLINE inline __attribute__((always_inline))
 
@@ -35,6 +35,15 @@ SIGNROUND_AVX512 SIGNROUND_INLINE __m512i spread(const void* bytes) {
   return _mm512_set1_epi32(value);
 }
 
+// kRows rows of 32 values into the first cache.
+template <bool kToWrite>
+SIGNROUND_DOTS SIGNROUND_INLINE void fetch_rows(const float* first, int64_t stride) {
+  for (int64_t r = 0; r < kRows; ++r, first += stride) {
+    __builtin_prefetch(first, kToWrite);
+    __builtin_prefetch(first + 16, kToWrite);
+  }
+}
+
 // Rows [row, row + kRows) of C. What sums start from is added last, so that nothing waits for it.
 // Addresses are few, since GCC would keep more of them in registers of vectors, and wait for those.
 SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row, Ahead ahead) {
@@ -46,6 +55,10 @@ SIGNROUND_DOTS SIGNROUND_INLINE void multiply_rows(const Tile& tile, int64_t row
     // GCC 12 would take all zeros for one value, and copy registers in the loop.
     asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
   }
+  // Rows that are not those of a block's sums lie apart and were not touched for long.
+  if (tile.from && tile.from_stride != kPanel)
+    fetch_rows<false>(tile.from + row * tile.from_stride, tile.from_stride);
+  if (tile.stride != kPanel) fetch_rows<true>(tile.c + row * tile.stride, tile.stride);
   constexpr int64_t kStepBytes = kDepth * int64_t{sizeof(BF16)};
   const bool packed = tile.a_stride == 0;
   const int64_t one = (packed ? kDepth : tile.a_stride) * int64_t{sizeof(BF16)}, three = 3 * one,
