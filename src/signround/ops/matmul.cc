@@ -18,15 +18,25 @@ struct MatmulKernel {
   const char* (*why_not)();
   std::unique_ptr<MatmulPlan> (*make)(const MatmulSpec& spec);
   int64_t (*workspace_bytes)(const MatmulSpec& spec) = no_workspace;
+  // Of A, below which oneDNN is faster; as it lies, and where it is stored transposed.
+  int64_t least_rows = 1, least_rows_transposed = 1;
 };
 
 using kernels::PanelUnit;
 
+// Panels are packed, which takes as long as many rows of the product. Measured against oneDNN 2.6:
+// tiles are faster from 1024 rows on (0.96 to 1.9 times), slower at 128 (0.6 to 1.1) and at 512 x
+// 1024 x 1024 (0.6); vectors 1.0 to 1.2 times from 256 rows on, 0.8 to 1.2 at 128. Where A is stored
+// transposed oneDNN packs too, and tiles are 1.25 to 2 times as fast from 576 rows on, vectors 1.03
+// to 1.1 within a block.
 template <PanelUnit kUnit>
-constexpr MatmulKernel panels_of(std::string_view name) {
-  return {name, [] { return kernels::why_not_matmul_panels(kUnit); },
-          [](const MatmulSpec& s) { return kernels::matmul_panels(kUnit, s); },
-          kernels::matmul_panels_workspace_bytes};
+constexpr MatmulKernel panels_of(std::string_view name, int64_t least_rows) {
+  return {.name = name,
+          .why_not = [] { return kernels::why_not_matmul_panels(kUnit); },
+          .make = [](const MatmulSpec& s) { return kernels::matmul_panels(kUnit, s); },
+          .workspace_bytes = kernels::matmul_panels_workspace_bytes,
+          .least_rows = least_rows,
+          .least_rows_transposed = 512};
 }
 template <PanelUnit kUnit>
 constexpr MatmulKernel int8_panels_of(std::string_view name) {
@@ -41,40 +51,37 @@ constexpr MatmulKernel kOnednn = {"onednn", runs_always, kernels::matmul_onednn}
                                       kernels::matmul_onednn_int8_workspace_bytes},
                        kRef = {"ref", runs_always, kernels::matmul_ref};
 constexpr MatmulKernel kKernels[] = {kOnednn, kRef};
-constexpr MatmulKernel kBf16Kernels[] = {panels_of<PanelUnit::kAmx>("amx"),
-                                         panels_of<PanelUnit::kAvx512>("avx512"), kOnednn, kRef};
+constexpr MatmulKernel kBf16Kernels[] = {panels_of<PanelUnit::kAmx>("amx", 1024),
+                                         panels_of<PanelUnit::kAvx512>("avx512", 256), kOnednn,
+                                         kRef};
 constexpr MatmulKernel kInt8Kernels[] = {int8_panels_of<PanelUnit::kAmx>("amx"),
                                          int8_panels_of<PanelUnit::kAvx512>("avx512"), kOnednnInt8,
                                          kRef};
 constexpr MatmulKernel kInt8KernelsFromF32[] = {kOnednnInt8, kRef};
 
-// Panels are packed, which takes as long as many rows of the product: measured against
-// oneDNN 2.6, ours is faster from 1024 rows on (0.96 to 1.9 times), slower at 128 (0.6 to 1.1) and
-// at 512 x 1024 x 1024 (0.6). Where A is stored transposed oneDNN packs too, and slower: 1.25 to 2
-// times from 576 rows on.
-constexpr int64_t kPanelRows = 1024, kPanelRowsTransposed = 512;
-
 const MatmulKernel& kernel_for(const MatmulSpec& s) {
   if (s.int8 && s.in == DType::kF32) return pick_kernel("matmul", kInt8KernelsFromF32);
   if (s.int8) return pick_kernel("matmul", kInt8Kernels);
-  const bool many_rows = s.m >= (s.trans_a ? kPanelRowsTransposed : kPanelRows);
-  if (s.in == DType::kBF16 && (many_rows || kernel_forced("amx") || kernel_forced("avx512")))
-    return pick_kernel("matmul", kBf16Kernels);
+  if (s.in == DType::kBF16) {
+    const MatmulKernel& kernel = pick_kernel("matmul", kBf16Kernels);
+    const int64_t least = s.trans_a ? kernel.least_rows_transposed : kernel.least_rows;
+    if (s.m >= least || kernel_forced(kernel.name)) return kernel;
+  }
   return pick_kernel("matmul", kKernels);
 }
 
-// A product whose rate is measured.
+// A product by oneDNN whose rate is measured.
 class Probe {
  public:
   explicit Probe(DType dtype)
-      : plan_(make_matmul({.m = kM,
-                           .n = kN,
-                           .k = kK,
-                           .in = dtype,
-                           .trans_b = true,
-                           .lda = kK,
-                           .ldb = kK,
-                           .ldc = kN})),
+      : plan_(kernels::matmul_onednn({.m = kM,
+                                      .n = kN,
+                                      .k = kK,
+                                      .in = dtype,
+                                      .trans_b = true,
+                                      .lda = kK,
+                                      .ldb = kK,
+                                      .ldc = kN})),
         a_(kM * kK * size_of(dtype)),
         b_(kN * kK * size_of(dtype)),
         c_(kM * kN * 4) {

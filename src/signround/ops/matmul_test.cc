@@ -405,7 +405,9 @@ TEST(Matmul, TakesPanelsForManyRowsOfBf16Only) {
     };
     EXPECT_EQ(name(DType::kBF16, 1024, false), panels);
     EXPECT_EQ(name(DType::kBF16, 512, true), panels);
-    EXPECT_EQ(name(DType::kBF16, 512, false), "onednn");
+    EXPECT_EQ(name(DType::kBF16, 256, false), panels == "avx512" ? panels : "onednn");
+    EXPECT_EQ(name(DType::kBF16, 255, false), "onednn");
+    EXPECT_EQ(name(DType::kBF16, 511, true), "onednn");
     EXPECT_EQ(name(DType::kBF16, 1, true), "onednn");
     EXPECT_EQ(name(DType::kF32, 1024, true), "onednn");
     const bool onednn = kernels::why_not_matmul_onednn_int8() == nullptr;
