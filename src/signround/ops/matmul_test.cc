@@ -227,6 +227,7 @@ TEST(Matmul, Int8PanelsMatchTheDefinitionForAllLayouts) {
       expect_the_definition(make, int8_product(70, 65, 2100, flags));
       expect_the_definition(make, int8_product(1100, 40, 64, flags));
       expect_the_definition(make, int8_product(33, 34, flags < 16 ? 8300 : 4096, flags));
+      expect_the_definition(make, int8_product(70, 100, 4096, flags));  // looked through in parts
     }
   }
 }
