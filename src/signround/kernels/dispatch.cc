@@ -10,7 +10,8 @@
 namespace signround {
 namespace {
 
-constexpr std::array<std::string_view, 6> kKnown = {"cuda", "amx", "avx512", "onednn", "hwy", "ref"};
+constexpr std::array<std::string_view, 6> kKnown = {"cuda",   "amx", "avx512",
+                                                    "onednn", "hwy", "ref"};
 
 }  // namespace
 

@@ -26,9 +26,9 @@ using kernels::PanelUnit;
 
 // Panels are packed, which takes as long as many rows of the product. Measured against oneDNN 2.6:
 // tiles are faster from 1024 rows on (0.96 to 1.9 times), slower at 128 (0.6 to 1.1) and at 512 x
-// 1024 x 1024 (0.6); vectors 1.0 to 1.2 times from 256 rows on, 0.8 to 1.2 at 128. Where A is stored
-// transposed oneDNN packs too, and tiles are 1.25 to 2 times as fast from 576 rows on, vectors 1.03
-// to 1.1 within a block.
+// 1024 x 1024 (0.6); vectors 1.0 to 1.2 times from 256 rows on, 0.8 to 1.2 at 128. Where A is
+// stored transposed oneDNN packs too, and tiles are 1.25 to 2 times as fast from 576 rows on,
+// vectors 1.03 to 1.1 within a block.
 template <PanelUnit kUnit>
 constexpr MatmulKernel panels_of(std::string_view name, int64_t least_rows) {
   return {.name = name,
@@ -117,9 +117,9 @@ class Probe {
   double best_ = 1e30;
 };
 
-// The best of runs that take turns: whatever else the machine does slows both. New threads may share
-// a processor for tens of milliseconds before the system moves one of them: in half of the processes
-// on a machine of two, eight turns saw half of its rate.
+// The best of runs that take turns: whatever else the machine does slows both. New threads may
+// share a processor for tens of milliseconds before the system moves one of them: in half of the
+// processes on a machine of two, eight turns saw half of its rate.
 ComputeRates measure_rates() {
   constexpr std::chrono::milliseconds kLeast(200);
   Probe f32(DType::kF32), bf16(DType::kBF16);

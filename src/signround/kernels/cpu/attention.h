@@ -19,8 +19,8 @@ void attention_bwd_hwy(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAn
                        const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
                        void* scratch);
 
-// The products by the matrix unit of Intel's CPUs or the vectors of AVX-512, their inputs rounded to
-// bf16; for shapes that fit. attention_bf16_why_not: what is missing here, or null.
+// The products by the matrix unit of Intel's CPUs or the vectors of AVX-512, their inputs rounded
+// to bf16; for shapes that fit. attention_bf16_why_not: what is missing here, or null.
 const char* attention_bf16_why_not(PanelUnit unit);
 bool attention_bf16_fits(const AttentionShape& shape);
 int64_t attention_bf16_fwd_scratch_bytes(const AttentionShape& shape);

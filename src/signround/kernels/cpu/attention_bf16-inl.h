@@ -50,11 +50,11 @@ struct Split {
 
 Split split_of(const AttentionShape& shape, int64_t threads) {
   Split split{shape.batch * shape.kv_heads,
-                 shape.q_len * shape.group(),
-                 0,
-                 1,
-                 1,
-                 std::min(kKeyBlock, up_to(shape.kv_len, kKeyStep))};
+              shape.q_len * shape.group(),
+              0,
+              1,
+              1,
+              std::min(kKeyBlock, up_to(shape.kv_len, kKeyStep))};
   split.tiles = ceil_div(split.rows, kRows);
   split.parts = pieces_for_balance(split.items, threads, split.tiles);
   split.slots = threads < split.tasks() ? threads : split.tasks();
@@ -218,8 +218,8 @@ struct Products<PanelUnit::kAvx512> {
       // GCC 12 would take all zeros for one value, and copy registers in the loop.
       asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
     }
-    const int64_t one = p.a_line, three = 3 * one, a_jump = p.a_step - 64,
-                  b_line = p.b_line, b_jump = p.b_step - 16 * b_line;
+    const int64_t one = p.a_line, three = 3 * one, a_jump = p.a_step - 64, b_line = p.b_line,
+                  b_jump = p.b_step - 16 * b_line;
     const char *top = a, *low = a + 4 * one, *left = static_cast<const char*>(p.b),
                *right = left + p.b_second;
     for (int64_t k = p.steps; k > 0; --k) {

@@ -7,7 +7,7 @@ namespace {
 constexpr int64_t kTilesAtOnce = 8;  // of rows, between two additions to the gradients of keys
 
 // Memory of a thread; K: keys of a block.
-struct BwdMemory {                                       // K: keys of a block
+struct BwdMemory {                                          // K: keys of a block
   uint16_t *k, *v, *k_across;                               // (K, dim) twice, (dim, K)
   uint16_t *q_across, *d_y_across, *q_paired, *d_y_paired;  // of all tiles of rows
   uint16_t* rows;                                           // (32, dim)
@@ -142,17 +142,18 @@ UnitRange units_seen(const View& view, int64_t tile, int64_t key) {
 // hold a sum.
 template <PanelUnit kProducts>
 void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, int64_t count,
-                   bool* summed, const BwdMemory& mem) {
+               bool* summed, const BwdMemory& mem) {
   const int64_t dim = view.shape.head_dim, keys = view.split.key_block, units = keys / kKeyStep;
   UnitRange seen[kTilesAtOnce];
   for (int64_t n = 0; n < count; ++n) seen[n] = units_seen(view, tile + n, key);
   const auto scores = [&](int64_t n, int64_t u) {
     const int64_t keys_at = u * kKeyStep * dim, at = (tile + n) * kRows * dim,
                   buffer = u % 2 * kUnit;
-    Products<kProducts>::multiply({mem.k + keys_at, dim * 2, 16 * dim * 2, 64, mem.q_across + at, 128, 64, 2048,
-              mem.s + buffer, 128, 2048, 64, dim / 32, false});
-    Products<kProducts>::multiply({mem.v + keys_at, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at, 128, 64, 2048,
-              mem.d_p + buffer, 128, 2048, 64, dim / 32, false});
+    Products<kProducts>::multiply({mem.k + keys_at, dim * 2, 16 * dim * 2, 64, mem.q_across + at,
+                                   128, 64, 2048, mem.s + buffer, 128, 2048, 64, dim / 32, false});
+    Products<kProducts>::multiply({mem.v + keys_at, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at,
+                                   128, 64, 2048, mem.d_p + buffer, 128, 2048, 64, dim / 32,
+                                   false});
   };
   for (int64_t n = 0; n < count; ++n) {
     const int64_t t = tile + n, at = t * kRows * dim;
@@ -168,9 +169,10 @@ void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, in
                 mem.d_s + unit, paired + u * kUnit);
     }
     for (int64_t c = 0; a.d_q && c < dim; c += 32)
-      Products<kProducts>::multiply({mem.k_across + c * keys + first * kKeyStep, keys * 2, 16 * keys * 2, 64,
-                paired + first * kUnit, 128, 64, 2048, mem.d_q + at + c * kRows, 128, 2048, 64,
-                end - first, view.first_key(t) < key});
+      Products<kProducts>::multiply({mem.k_across + c * keys + first * kKeyStep, keys * 2,
+                                     16 * keys * 2, 64, paired + first * kUnit, 128, 64, 2048,
+                                     mem.d_q + at + c * kRows, 128, 2048, 64, end - first,
+                                     view.first_key(t) < key});
   }
   for (int64_t u = 0; u < units; ++u) {
     int64_t n = 0, end = count;  // the tiles that see it
@@ -181,11 +183,13 @@ void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, in
     for (int64_t c = 0; c < dim; c += 32) {
       const int64_t sum = u * kKeyStep * dim + c;
       if (a.d_v)
-        Products<kProducts>::multiply({mem.p + unit, 64, 1024, 2048, mem.d_y_paired + at + 2 * c, dim * 4, 64,
-                  16 * dim * 4, mem.d_v + sum, dim * 4, 16 * dim * 4, 64, end - n, summed[u]});
+        Products<kProducts>::multiply({mem.p + unit, 64, 1024, 2048, mem.d_y_paired + at + 2 * c,
+                                       dim * 4, 64, 16 * dim * 4, mem.d_v + sum, dim * 4,
+                                       16 * dim * 4, 64, end - n, summed[u]});
       if (a.d_k)
-        Products<kProducts>::multiply({mem.d_s + unit, 64, 1024, 2048, mem.q_paired + at + 2 * c, dim * 4, 64,
-                  16 * dim * 4, mem.d_k + sum, dim * 4, 16 * dim * 4, 64, end - n, summed[u]});
+        Products<kProducts>::multiply({mem.d_s + unit, 64, 1024, 2048, mem.q_paired + at + 2 * c,
+                                       dim * 4, 64, 16 * dim * 4, mem.d_k + sum, dim * 4,
+                                       16 * dim * 4, 64, end - n, summed[u]});
     }
     summed[u] = true;
   }
@@ -265,9 +269,9 @@ void run_bwd_tasks(const AttentionShape& shape, const Split& split, const BwdArg
   [[maybe_unused]] const typename Products<kProducts>::Scope scope;
   for (int64_t t = begin; t < end; ++t) {
     const int64_t item = t / split.parts;
-    bwd_task<kProducts>({shape, split, {item / shape.kv_heads, item % shape.kv_heads, t % split.parts}},
-                 args, memory,
-                 shares == nullptr ? nullptr : shares + t * 2 * shape.kv_len * shape.head_dim);
+    bwd_task<kProducts>(
+        {shape, split, {item / shape.kv_heads, item % shape.kv_heads, t % split.parts}}, args,
+        memory, shares == nullptr ? nullptr : shares + t * 2 * shape.kv_len * shape.head_dim);
   }
 }
 
@@ -284,10 +288,10 @@ int64_t attention_bf16_bwd_scratch_bytes(const AttentionShape& shape) {
   return carve.used();
 }
 
-template <PanelUnit kUnit>
+template <PanelUnit kProducts>
 void attention_bwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsAny y,
-                       const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
-                       void* scratch) {
+                        const float* lse, RowsAny d_y, RowsOut d_q, RowsOut d_k, RowsOut d_v,
+                        void* scratch) {
   const Split split = split_of(shape, num_threads());
   const BwdArgs args{q, k, v, y, lse, d_y, d_q, d_k, d_v};
   Carver carve(scratch);
@@ -297,15 +301,15 @@ void attention_bwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsA
   float* shares = split.parts > 1 ? carve.floats(split.tasks() * share) : nullptr;
   parallel_for(split.slots, 1, [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot)
-      run_bwd_tasks<kUnit>(shape, split, args, memory[size_t(slot)], shares, split.first_task(slot),
-                    split.first_task(slot + 1));
+      run_bwd_tasks<kProducts>(shape, split, args, memory[size_t(slot)], shares,
+                               split.first_task(slot), split.first_task(slot + 1));
   });
   if (shares == nullptr) return;
   parallel_for(split.items * shape.kv_len, 64, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const int64_t item = n / shape.kv_len;
       bwd_join({shape, split, {item / shape.kv_heads, item % shape.kv_heads, 0}}, args,
-                   n % shape.kv_len, shares + item * split.parts * share);
+               n % shape.kv_len, shares + item * split.parts * share);
     }
   });
 }
@@ -331,9 +335,9 @@ void attention_bwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsA
 
 namespace signround::kernels {
 template void attention_bwd_bf16<PanelUnit::kAmx>(const AttentionShape&, RowsAny, RowsAny, RowsAny,
-                                                 RowsAny, const float*, RowsAny, RowsOut, RowsOut,
-                                                 RowsOut, void*);
+                                                  RowsAny, const float*, RowsAny, RowsOut, RowsOut,
+                                                  RowsOut, void*);
 template void attention_bwd_bf16<PanelUnit::kAvx512>(const AttentionShape&, RowsAny, RowsAny,
-                                                    RowsAny, RowsAny, const float*, RowsAny,
-                                                    RowsOut, RowsOut, RowsOut, void*);
+                                                     RowsAny, RowsAny, const float*, RowsAny,
+                                                     RowsOut, RowsOut, RowsOut, void*);
 }  // namespace signround::kernels

@@ -98,8 +98,8 @@ void fwd_tile(const View& view, const FwdArgs& a, int64_t tile, const FwdMemory&
   // A unit is read when the next one is on its way: what tiles store cannot be read at once.
   for (int64_t key = begin; key < end; key += kKeyStep) {
     float* s = mem.s + (key - begin) * kRows;
-    Products<kProducts>::multiply({mem.k + key * dim, dim * 2, 16 * dim * 2, 64, mem.q_across, 128, 64, 2048, s, 128,
-              2048, 64, dim / 32, false});
+    Products<kProducts>::multiply({mem.k + key * dim, dim * 2, 16 * dim * 2, 64, mem.q_across, 128,
+                                   64, 2048, s, 128, 2048, 64, dim / 32, false});
     if (key > begin) find_top(mask, key - kKeyStep, s - kUnit, top);
   }
   find_top(mask, end - kKeyStep, mem.s + (end - begin) * kRows - kUnit, top);
@@ -108,8 +108,9 @@ void fwd_tile(const View& view, const FwdArgs& a, int64_t tile, const FwdMemory&
     t = _mm512_max_ps(_mm512_mul_ps(_mm512_set1_ps(factor), t), _mm512_set1_ps(-3e38f));
   weigh(factor, top, end - begin, mem.s, mem.p, sum);
   for (int64_t c = 0; c < dim; c += 32)
-    Products<kProducts>::multiply({mem.v_across + c * across + begin, across * 2, 16 * across * 2, 64, mem.p, 128, 64,
-              2048, mem.o + c * kRows, 128, 2048, 64, (end - begin) / kKeyStep, false});
+    Products<kProducts>::multiply({mem.v_across + c * across + begin, across * 2, 16 * across * 2,
+                                   64, mem.p, 128, 64, 2048, mem.o + c * kRows, 128, 2048, 64,
+                                   (end - begin) / kKeyStep, false});
   alignas(64) float m[kRows], l[kRows], inverse[kRows];
   for (int half = 0; half < 2; ++half) {
     _mm512_store_ps(m + half * 16, top[half]);
@@ -141,8 +142,9 @@ void run_fwd_tasks(const AttentionShape& shape, const Split& split, const FwdArg
   [[maybe_unused]] const typename Products<kProducts>::Scope scope;
   for (int64_t t = begin; t < end; ++t) {
     const int64_t item = t / split.parts;
-    fwd_task<kProducts>({shape, split, {item / shape.kv_heads, item % shape.kv_heads, t % split.parts}},
-                 args, memory);
+    fwd_task<kProducts>(
+        {shape, split, {item / shape.kv_heads, item % shape.kv_heads, t % split.parts}}, args,
+        memory);
   }
 }
 
@@ -172,9 +174,9 @@ int64_t attention_bf16_fwd_scratch_bytes(const AttentionShape& shape) {
   return carve.used();
 }
 
-template <PanelUnit kUnit>
+template <PanelUnit kProducts>
 void attention_fwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsAny v, RowsOut y,
-                       float* lse, void* scratch) {
+                        float* lse, void* scratch) {
   const Split split = split_of(shape, num_threads());
   const FwdArgs args{q, k, v, y, lse};
   Carver carve(scratch);
@@ -182,8 +184,8 @@ void attention_fwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsA
   for (int64_t n = split.slots; n > 0; --n) memory.push_back(carve_fwd(carve, shape));
   parallel_for(split.slots, 1, [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot)
-      run_fwd_tasks<kUnit>(shape, split, args, memory[size_t(slot)], split.first_task(slot),
-                    split.first_task(slot + 1));
+      run_fwd_tasks<kProducts>(shape, split, args, memory[size_t(slot)], split.first_task(slot),
+                               split.first_task(slot + 1));
   });
 }
 
@@ -209,7 +211,7 @@ void attention_fwd_bf16(const AttentionShape& shape, RowsAny q, RowsAny k, RowsA
 
 namespace signround::kernels {
 template void attention_fwd_bf16<PanelUnit::kAmx>(const AttentionShape&, RowsAny, RowsAny, RowsAny,
-                                                 RowsOut, float*, void*);
+                                                  RowsOut, float*, void*);
 template void attention_fwd_bf16<PanelUnit::kAvx512>(const AttentionShape&, RowsAny, RowsAny,
-                                                    RowsAny, RowsOut, float*, void*);
+                                                     RowsAny, RowsOut, float*, void*);
 }  // namespace signround::kernels

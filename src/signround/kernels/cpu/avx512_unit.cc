@@ -136,9 +136,8 @@ SIGNROUND_INT8_DOTS SIGNROUND_INLINE void multiply_rows(const Int8Tile& tile, in
     for (int64_t half = 0; half < 2; ++half) {
       const int64_t at = (row + r) * kPanel + half * 16;
       const __m512i value =
-          tile.from
-              ? _mm512_add_epi32(sum[r][half], _mm512_loadu_si512(tile.from + at))
-              : _mm512_sub_epi32(sum[r][half], _mm512_loadu_si512(tile.excess + half * 16));
+          tile.from ? _mm512_add_epi32(sum[r][half], _mm512_loadu_si512(tile.from + at))
+                    : _mm512_sub_epi32(sum[r][half], _mm512_loadu_si512(tile.excess + half * 16));
       _mm512_storeu_si512(tile.sums + at, value);
     }
 }

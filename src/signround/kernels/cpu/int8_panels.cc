@@ -2,8 +2,8 @@
 
 #if defined(__x86_64__)
 
-#include "signround/kernels/cpu/panels_pack-inl.h"
 #include "signround/kernels/cpu/int8_step.h"
+#include "signround/kernels/cpu/panels_pack-inl.h"
 
 namespace signround::kernels::panels {
 namespace {
@@ -93,10 +93,10 @@ SIGNROUND_AVX512 inline __attribute__((always_inline)) __m512i codes_of_row(cons
                                                                             __m512 inverse) {
   __m512i words[2];
   for (int half = 0; half < 2; ++half) {
-    const __m512i x = _mm512_maskz_loadu_epi16(
-        static_cast<__mmask32>(lanes(n - 32 * half, 32)), row + 32 * half);
-    words[half] = select(0xffff, even_codes(x, inverse),
-                         _mm512_slli_epi32(odd_codes(x, inverse), 16));
+    const __m512i x =
+        _mm512_maskz_loadu_epi16(static_cast<__mmask32>(lanes(n - 32 * half, 32)), row + 32 * half);
+    words[half] =
+        select(0xffff, even_codes(x, inverse), _mm512_slli_epi32(odd_codes(x, inverse), 16));
   }
   const __m512i lanes_in_turns = _mm512_packs_epi16(words[0], words[1]);
   return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), lanes_in_turns);
@@ -150,7 +150,8 @@ SIGNROUND_AVX512 void quantize_columns(const Operand& x, int64_t o, int64_t k, c
       e[j] = even_codes(values, even);
       d[j] = odd_codes(values, odd);
     }
-    const __m512i evens = bytes_of_four(e), odds = bytes_of_four(d), low = _mm512_unpacklo_epi32(evens, odds),
+    const __m512i evens = bytes_of_four(e), odds = bytes_of_four(d),
+                  low = _mm512_unpacklo_epi32(evens, odds),
                   high = _mm512_unpackhi_epi32(evens, odds);
     const __m512i first = _mm512_permutex2var_epi64(low, left, high),
                   second = _mm512_permutex2var_epi64(low, right, high);
@@ -194,7 +195,8 @@ SIGNROUND_AVX512 void quantize(const Operand& x, int64_t begin, int64_t end, Cod
         const int64_t o = panel * kPanel, k = step * kInt8Depth;
         int8_t* to = out + (panel * depth + step) * kInt8Step;
         if constexpr (kMajor)
-          quantize_columns<kOuterFirst>(x, o, k, steps + o, plus, to, excess ? excess + o : nullptr);
+          quantize_columns<kOuterFirst>(x, o, k, steps + o, plus, to,
+                                        excess ? excess + o : nullptr);
         else
           quantize_rows<kOuterFirst>(x, o, k, steps + o, plus, to, excess ? excess + o : nullptr);
       }

@@ -28,7 +28,8 @@ void quantize_b(const Operand& b, int64_t begin, int64_t end, int8_t* out, float
                 int32_t* excess) noexcept;
 
 // sums (32, 32) = A * B over `depth` tiles along k, plus those at `from`; where that is null, minus
-// the 32 values of `excess` in every row, unless that is null too. Products of 8 bits along kInt8StepValues of k stay below 2^27.
+// the 32 values of `excess` in every row, unless that is null too. Products of 8 bits along
+// kInt8StepValues of k stay below 2^27.
 struct Int8Tile {
   const int8_t *a, *b;  // packed
   const int8_t*

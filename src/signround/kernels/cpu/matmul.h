@@ -67,8 +67,8 @@ std::unique_ptr<MatmulPlan> matmul_panels_int8(PanelUnit unit, const MatmulSpec&
                                                int64_t strip_bytes = PanelStrip{}.bytes);
 int64_t matmul_panels_int8_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_panels_int8(PanelUnit unit);
-// The same by oneDNN, where the CPU has AVX-512 VNNI; from f32 too. C of many rows is computed piece
-// by piece.
+// The same by oneDNN, where the CPU has AVX-512 VNNI; from f32 too. C of many rows is computed
+// piece by piece.
 std::unique_ptr<MatmulPlan> matmul_onednn_int8(const MatmulSpec& spec);
 int64_t matmul_onednn_int8_workspace_bytes(const MatmulSpec& spec);
 const char* why_not_matmul_onednn_int8();

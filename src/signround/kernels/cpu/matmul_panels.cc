@@ -4,9 +4,9 @@
 
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
+#include "signround/kernels/cpu/matmul.h"
 #include "signround/kernels/cpu/panel_plan.h"
 #include "signround/kernels/cpu/panels.h"
-#include "signround/kernels/cpu/matmul.h"
 
 namespace signround::kernels {
 namespace {
@@ -48,8 +48,8 @@ class PanelPlan : public MatmulPlan {
   // Of an A that is read in place only the last panel is written.
   int64_t workspace_bytes() const {
     const int64_t panels_a = in_place_ ? (s_.m % kPanel != 0) : packs_blocks_ ? 0 : m_;
-    const int64_t of_block =
-        (packs_blocks_ ? kBlockPanels * 2 : 0) + (depth_ > kBlockDepth ? panels::kBlockSums * 4 : 0);
+    const int64_t of_block = (packs_blocks_ ? kBlockPanels * 2 : 0) +
+                             (depth_ > kBlockDepth ? panels::kBlockSums * 4 : 0);
     return (panels_a + n_) * depth_ * kStep * 2 + (s_.bias ? up(s_.n, kPanel) * kPanel * 4 : 0) +
            num_threads() * of_block;
   }
@@ -127,12 +127,13 @@ class PanelPlan : public MatmulPlan {
           if (depth_ > kBlockDepth) block.sums = room<float>(w.sums, panels::kBlockSums);
           const int64_t depth = up(s.k, kDepth);
           const bool wide = packs_blocks_ || depth <= panels::kShortDepth;
-          panels::for_each_piece(m0, m1, n0, n1, wide ? panels::kBlockColumns : panels::kNarrowColumns,
-                              depth, kBlockDepth, [&](const Piece& now, const Piece& next) {
-                                block.now = now, block.next = next;
-                                if (packs_blocks_) pack_block(s.x, block);
-                                multiply_block(s, packed, place, block);
-                              });
+          panels::for_each_piece(m0, m1, n0, n1,
+                                 wide ? panels::kBlockColumns : panels::kNarrowColumns, depth,
+                                 kBlockDepth, [&](const Piece& now, const Piece& next) {
+                                   block.now = now, block.next = next;
+                                   if (packs_blocks_) pack_block(s.x, block);
+                                   multiply_block(s, packed, place, block);
+                                 });
         });
   }
 
@@ -167,7 +168,8 @@ class PanelPlan : public MatmulPlan {
                       const Block& block) const {
     const Piece &b = block.now, &next = block.next;
     const int64_t depth = up(s.k, kDepth);
-    const Lines of_a = lines_of_a(s, packed), of_b = panels::packed_lines(packed.b, depth * kStep * 2);
+    const Lines of_a = lines_of_a(s, packed),
+                of_b = panels::packed_lines(packed.b, depth * kStep * 2);
     // Of an A that is read in place and is not deep, most is in the caches without.
     const bool fetches = !in_place_ || depth > panels::kShortDepth;
     const bool first = b.k0 == 0, last = b.k1 == depth;
@@ -184,15 +186,15 @@ class PanelPlan : public MatmulPlan {
                           ? block.sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel
                           : nullptr;
         panels::Tile tile{.a = a,
-                       .a_stride = in_place ? s_.lda : 0,
-                       .b = packed.b + (j * depth + b.k0) * kStep,
-                       .next_b = packed.b + (next_j * depth + b.k0) * kStep,
-                       .depth = b.k1 - b.k0,
-                       .c = sums,
-                       .stride = kPanel,
-                       .from = first ? nullptr : sums,
-                       .from_stride = kPanel,
-                       .bias = place.bias ? place.bias + j * kPanel : nullptr};
+                          .a_stride = in_place ? s_.lda : 0,
+                          .b = packed.b + (j * depth + b.k0) * kStep,
+                          .next_b = packed.b + (next_j * depth + b.k0) * kStep,
+                          .depth = b.k1 - b.k0,
+                          .c = sums,
+                          .stride = kPanel,
+                          .from = first ? nullptr : sums,
+                          .from_stride = kPanel,
+                          .bias = place.bias ? place.bias + j * kPanel : nullptr};
         if (fetches) {
           tile.ahead_a = panels::of_next_a(of_a, b, next, i, j);
           tile.ahead_b = panels::of_next_b(of_b, b, next, i, j);

@@ -3,9 +3,9 @@
 #include "signround/base/error.h"
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/int8_panels.h"
-#include "signround/kernels/cpu/panel_plan.h"
 #include "signround/kernels/cpu/int8_step.h"
 #include "signround/kernels/cpu/matmul.h"
+#include "signround/kernels/cpu/panel_plan.h"
 
 namespace signround::kernels {
 namespace {
@@ -43,9 +43,8 @@ class Int8Plan : public MatmulPlan {
     if (s_.accumulate && from == nullptr) from = static_cast<const float*>(c);
     Workspace& w = panels::workspace();
     float* steps = room<float>(w.steps, (m_ + n_) * kPanel);
-    int32_t* excess = unit_.codes == panels::Codes::kPlus128
-                          ? room<int32_t>(w.excess, n_ * kPanel)
-                          : nullptr;
+    int32_t* excess =
+        unit_.codes == panels::Codes::kPlus128 ? room<int32_t>(w.excess, n_ * kPanel) : nullptr;
     const Packed packed{room<int8_t>(w.a, m_ * depth_ * kInt8Step),
                         room<int8_t>(w.b, n_ * depth_ * kInt8Step), steps, steps + m_ * kPanel,
                         excess};
@@ -77,7 +76,8 @@ class Int8Plan : public MatmulPlan {
     const int64_t panels_m = up(s.m, kPanel), panels_n = up(s.n, kPanel);
     const int64_t of_a = s.new_x ? panels_m : 0, of_b = s.new_y ? panels_n : 0;
     parallel_for(of_a + of_b, 1, [&](int64_t begin, int64_t end) {
-      if (begin < of_a) panels::quantize_a(s.x, begin, std::min(end, of_a), unit_.codes, packed.a, packed.a_steps);
+      if (begin < of_a)
+        panels::quantize_a(s.x, begin, std::min(end, of_a), unit_.codes, packed.a, packed.a_steps);
       if (end > of_a)
         panels::quantize_b(s.y, std::max(begin, of_a) - of_a, end - of_a, packed.b, packed.b_steps,
                            packed.excess);
@@ -88,10 +88,10 @@ class Int8Plan : public MatmulPlan {
           int32_t* sums = depth_ > kBlockDepth
                               ? room<int32_t>(panels::workspace().sums, panels::kBlockSums)
                               : nullptr;
-          panels::for_each_piece(m0, m1, n0, n1, panels::kNarrowColumns, up(s.k, kInt8Depth), kBlockDepth,
-                              [&](const Piece& now, const Piece& next) {
-                                multiply_block(s, packed, place, sums, now, next);
-                              });
+          panels::for_each_piece(m0, m1, n0, n1, panels::kNarrowColumns, up(s.k, kInt8Depth),
+                                 kBlockDepth, [&](const Piece& now, const Piece& next) {
+                                   multiply_block(s, packed, place, sums, now, next);
+                                 });
         });
   }
 
@@ -108,15 +108,16 @@ class Int8Plan : public MatmulPlan {
                             ? block_sums + ((i - b.m0) * (b.n1 - b.n0) + j - b.n0) * kPanel * kPanel
                             : own;
         const int64_t next_j = j + 1 < b.n1 ? j + 1 : b.n0;
-        unit_.multiply(panels::Int8Tile{.a = packed.a + (i * depth + b.k0) * kInt8Step,
-                                    .b = packed.b + (j * depth + b.k0) * kInt8Step,
-                                    .next_b = packed.b + (next_j * depth + b.k0) * kInt8Step,
-                                    .ahead_a = panels::of_next_a(of_a, b, next, i, j),
-                                    .ahead_b = panels::of_next_b(of_b, b, next, i, j),
-                                    .depth = b.k1 - b.k0,
-                                    .from = b.k0 > 0 ? sums : nullptr,
-                                    .excess = packed.excess ? packed.excess + j * kPanel : nullptr,
-                                    .sums = sums});
+        unit_.multiply(
+            panels::Int8Tile{.a = packed.a + (i * depth + b.k0) * kInt8Step,
+                             .b = packed.b + (j * depth + b.k0) * kInt8Step,
+                             .next_b = packed.b + (next_j * depth + b.k0) * kInt8Step,
+                             .ahead_a = panels::of_next_a(of_a, b, next, i, j),
+                             .ahead_b = panels::of_next_b(of_b, b, next, i, j),
+                             .depth = b.k1 - b.k0,
+                             .from = b.k0 > 0 ? sums : nullptr,
+                             .excess = packed.excess ? packed.excess + j * kPanel : nullptr,
+                             .sums = sums});
         if (b.k1 == depth) store(s, packed, place, i, j, sums);
       }
   }
@@ -126,14 +127,14 @@ class Int8Plan : public MatmulPlan {
              const int32_t* sums) const {
     const int64_t at = i * kPanel * s_.ldc + j * kPanel;
     panels::Int8Sums tile{.sums = sums,
-                       .a_steps = packed.a_steps + i * kPanel,
-                       .b_steps = packed.b_steps + j * kPanel,
-                       .from = place.from ? place.from + at : nullptr,
-                       .from_stride = s_.ldc,
-                       .c = s_.out == DType::kF32 ? static_cast<float*>(place.c) + at : nullptr,
-                       .stride = s_.ldc,
-                       .rows = std::min(kPanel, s.m - i * kPanel),
-                       .cols = std::min(kPanel, s.n - j * kPanel)};
+                          .a_steps = packed.a_steps + i * kPanel,
+                          .b_steps = packed.b_steps + j * kPanel,
+                          .from = place.from ? place.from + at : nullptr,
+                          .from_stride = s_.ldc,
+                          .c = s_.out == DType::kF32 ? static_cast<float*>(place.c) + at : nullptr,
+                          .stride = s_.ldc,
+                          .rows = std::min(kPanel, s.m - i * kPanel),
+                          .cols = std::min(kPanel, s.n - j * kPanel)};
     const bool complete = tile.rows == kPanel && tile.cols == kPanel;
     if (s_.out == DType::kF32 && !(complete && place.streams)) return panels::scale(tile);
     alignas(64) float whole[kPanel * kPanel];
@@ -145,7 +146,7 @@ class Int8Plan : public MatmulPlan {
       panels::stream_rounded_tile(whole, static_cast<BF16*>(place.c) + at, s_.ldc);
     else
       panels::store_rounded_tile(whole, tile.rows, tile.cols, static_cast<BF16*>(place.c) + at,
-                              s_.ldc);
+                                 s_.ldc);
   }
 
   const panels::Int8Unit& unit_;

@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "signround/base/parallel.h"
-#include "signround/kernels/cpu/panels.h"
 #include "signround/kernels/cpu/kept.h"
 #include "signround/kernels/cpu/matmul.h"
+#include "signround/kernels/cpu/panels.h"
 
 namespace signround::kernels::panels {
 
