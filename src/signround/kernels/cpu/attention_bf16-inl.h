@@ -24,7 +24,19 @@
 #include "signround/base/parallel.h"
 #include "signround/kernels/cpu/attention.h"
 #include "signround/kernels/cpu/attention_plan.h"
+#include "signround/kernels/cpu/avx512_dots-inl.h"
 #include "signround/kernels/cpu/panels_pack-inl.h"
+
+// Around all that uses such instructions. The warnings are about GCC 12's own intrinsics. Not
+// formatted: the string would be cut.
+// clang-format off
+#define SIGNROUND_BF16_BEGIN                                    \
+  _Pragma("GCC push_options") _Pragma("GCC diagnostic push")    \
+  _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")         \
+  _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")   \
+  _Pragma("GCC target(\"avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma,prfchw\")")
+// clang-format on
+#define SIGNROUND_BF16_END _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
 
 namespace signround::kernels {
 namespace {
@@ -110,11 +122,7 @@ uint16_t* halves(Carver& carve, int64_t n) {
   return reinterpret_cast<uint16_t*>(carve.floats(ceil_div(n, 2)));
 }
 
-#pragma GCC push_options
-#pragma GCC diagnostic push  // in GCC 12's own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma,prfchw")
+SIGNROUND_BF16_BEGIN
 
 // What multiplies; the products of a thread run while a Scope lives.
 template <PanelUnit kUnit>
@@ -128,7 +136,7 @@ struct TileProduct {
   const void* b;
   int64_t b_line, b_second, b_step;
   float* c;
-  int64_t c_line, c_below, c_right;
+  int64_t c_line, c_below;
   int64_t steps;
   bool accumulate;
 };
@@ -165,9 +173,9 @@ struct Products<PanelUnit::kAmx> {
     asm volatile("" ::: "memory");  // the tile loads of GCC 12 do not say that they read memory
     if (p.accumulate) {
       _tile_loadd(0, c, p.c_line);
-      _tile_loadd(1, c + p.c_right, p.c_line);
+      _tile_loadd(1, c + 64, p.c_line);
       _tile_loadd(2, c + p.c_below, p.c_line);
-      _tile_loadd(3, c + p.c_below + p.c_right, p.c_line);
+      _tile_loadd(3, c + p.c_below + 64, p.c_line);
     } else {
       _tile_zero(0);
       _tile_zero(1);
@@ -185,9 +193,9 @@ struct Products<PanelUnit::kAmx> {
       _tile_dpbf16ps(3, 5, 7);
     }
     _tile_stored(0, c, p.c_line);
-    _tile_stored(1, c + p.c_right, p.c_line);
+    _tile_stored(1, c + 64, p.c_line);
     _tile_stored(2, c + p.c_below, p.c_line);
-    _tile_stored(3, c + p.c_below + p.c_right, p.c_line);
+    _tile_stored(3, c + p.c_below + 64, p.c_line);
     asm volatile("" ::: "memory");
   }
 };
@@ -196,60 +204,32 @@ template <>
 struct Products<PanelUnit::kAvx512> {
   struct Scope {};
 
-  // Eight rows of C at a time, each pair of their values spread over a vector: 16 sums hide their
-  // latency.
   static void multiply(const TileProduct& p) {
     const auto* a = static_cast<const char*>(p.a);
     auto* c = reinterpret_cast<char*>(p.c);
     for (int64_t below = 0; below < 2; ++below, a += p.a_second, c += p.c_below)
-      for (int64_t row = 0; row < 16; row += kSums)
-        multiply_rows(p, a + row * p.a_line, c + row * p.c_line);
+      for (int64_t row = 0; row < 16; row += dots::kRows)
+        multiply_rows(p, a + row * p.a_line, reinterpret_cast<float*>(c + row * p.c_line));
   }
 
  private:
-  static constexpr int64_t kSums = 8;
-
-  // Few addresses: GCC keeps what is too many for its general registers in those of vectors.
-  static void multiply_rows(const TileProduct& p, const char* a, char* c) {
-    __m512 sum[kSums][2];
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < kSums; ++r) {
-      sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-      // GCC 12 would take all zeros for one value, and copy registers in the loop.
-      asm("" : "+v"(sum[r][0]), "+v"(sum[r][1]));
-    }
-    const int64_t one = p.a_line, three = 3 * one, a_jump = p.a_step - 64, b_line = p.b_line,
-                  b_jump = p.b_step - 16 * b_line;
-    const char *top = a, *low = a + 4 * one, *left = static_cast<const char*>(p.b),
-               *right = left + p.b_second;
+  static void multiply_rows(const TileProduct& p, const char* first_row, float* c) {
+    dots::Sums sums;
+    dots::start(sums);
+    dots::Pairs a = dots::pairs_from(first_row, p.a_line);
+    const int64_t b_jump = p.b_step - 16 * p.b_line, stride = p.c_line / 4;
+    const char *left = static_cast<const char*>(p.b), *right = left + p.b_second;
     for (int64_t k = p.steps; k > 0; --k) {
-      for (const char* end = top + 64; top < end; top += 4, low += 4) {
-        const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(left));
-        const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
-        left += b_line;
-        right += b_line;
-        const char* const from[kSums] = {top, top + one, top + 2 * one, top + three,
-                                         low, low + one, low + 2 * one, low + three};
-#pragma GCC unroll 8
-        for (int64_t r = 0; r < kSums; ++r) {
-          int32_t values;
-          std::memcpy(&values, from[r], sizeof values);
-          const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(values));
-          sum[r][0] = _mm512_dpbf16_ps(sum[r][0], pair, b0);
-          sum[r][1] = _mm512_dpbf16_ps(sum[r][1], pair, b1);
-        }
+      for (const char* end = a.top + 64; a.top < end; a.step()) {
+        dots::add(sums, a, left, right);
+        left += p.b_line;
+        right += p.b_line;
       }
-      top += a_jump, low += a_jump, left += b_jump, right += b_jump;
+      a.jump(p.a_step - 64);
+      left += b_jump;
+      right += b_jump;
     }
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < kSums; ++r)
-#pragma GCC unroll 2
-      for (int64_t half = 0; half < 2; ++half) {
-        char* at = c + r * p.c_line + half * p.c_right;
-        __m512 value = sum[r][half];
-        if (p.accumulate) value = _mm512_add_ps(value, _mm512_loadu_ps(at));
-        _mm512_storeu_ps(at, value);
-      }
+    dots::store(sums, c, stride, p.accumulate ? c : nullptr, stride);
   }
 };
 
@@ -441,8 +421,7 @@ void load_keys(const View& view, const RowsAny& from, int64_t key, int64_t n, ui
   }
 }
 
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
+SIGNROUND_BF16_END
 
 }  // namespace
 }  // namespace signround::kernels

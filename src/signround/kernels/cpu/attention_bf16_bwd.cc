@@ -40,11 +40,7 @@ struct BwdArgs {
   RowsOut d_q, d_k, d_v;
 };
 
-#pragma GCC push_options
-#pragma GCC diagnostic push  // in GCC 12's own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma,prfchw")
+SIGNROUND_BF16_BEGIN
 
 // rows (2 n, dim) -> paired right side of a product over the rows: (n, dim x 2).
 void pack_paired(const uint16_t* rows, int64_t pairs, int64_t dim, uint16_t* to) {
@@ -150,10 +146,9 @@ void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, in
     const int64_t keys_at = u * kKeyStep * dim, at = (tile + n) * kRows * dim,
                   buffer = u % 2 * kUnit;
     Products<kProducts>::multiply({mem.k + keys_at, dim * 2, 16 * dim * 2, 64, mem.q_across + at,
-                                   128, 64, 2048, mem.s + buffer, 128, 2048, 64, dim / 32, false});
+                                   128, 64, 2048, mem.s + buffer, 128, 2048, dim / 32, false});
     Products<kProducts>::multiply({mem.v + keys_at, dim * 2, 16 * dim * 2, 64, mem.d_y_across + at,
-                                   128, 64, 2048, mem.d_p + buffer, 128, 2048, 64, dim / 32,
-                                   false});
+                                   128, 64, 2048, mem.d_p + buffer, 128, 2048, dim / 32, false});
   };
   for (int64_t n = 0; n < count; ++n) {
     const int64_t t = tile + n, at = t * kRows * dim;
@@ -171,7 +166,7 @@ void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, in
     for (int64_t c = 0; a.d_q && c < dim; c += 32)
       Products<kProducts>::multiply({mem.k_across + c * keys + first * kKeyStep, keys * 2,
                                      16 * keys * 2, 64, paired + first * kUnit, 128, 64, 2048,
-                                     mem.d_q + at + c * kRows, 128, 2048, 64, end - first,
+                                     mem.d_q + at + c * kRows, 128, 2048, end - first,
                                      view.first_key(t) < key});
   }
   for (int64_t u = 0; u < units; ++u) {
@@ -185,11 +180,11 @@ void bwd_panel(const View& view, const BwdArgs& a, int64_t key, int64_t tile, in
       if (a.d_v)
         Products<kProducts>::multiply({mem.p + unit, 64, 1024, 2048, mem.d_y_paired + at + 2 * c,
                                        dim * 4, 64, 16 * dim * 4, mem.d_v + sum, dim * 4,
-                                       16 * dim * 4, 64, end - n, summed[u]});
+                                       16 * dim * 4, end - n, summed[u]});
       if (a.d_k)
         Products<kProducts>::multiply({mem.d_s + unit, 64, 1024, 2048, mem.q_paired + at + 2 * c,
                                        dim * 4, 64, 16 * dim * 4, mem.d_k + sum, dim * 4,
-                                       16 * dim * 4, 64, end - n, summed[u]});
+                                       16 * dim * 4, end - n, summed[u]});
     }
     summed[u] = true;
   }
@@ -275,8 +270,7 @@ void run_bwd_tasks(const AttentionShape& shape, const Split& split, const BwdArg
   }
 }
 
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
+SIGNROUND_BF16_END
 
 }  // namespace
 

@@ -36,11 +36,7 @@ struct FwdArgs {
   float* lse;
 };
 
-#pragma GCC push_options
-#pragma GCC diagnostic push  // in GCC 12's own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,fma,prfchw")
+SIGNROUND_BF16_BEGIN
 
 // The largest score, not yet scaled, of each row of a unit; what a row does not see becomes
 // -infinity.
@@ -99,7 +95,7 @@ void fwd_tile(const View& view, const FwdArgs& a, int64_t tile, const FwdMemory&
   for (int64_t key = begin; key < end; key += kKeyStep) {
     float* s = mem.s + (key - begin) * kRows;
     Products<kProducts>::multiply({mem.k + key * dim, dim * 2, 16 * dim * 2, 64, mem.q_across, 128,
-                                   64, 2048, s, 128, 2048, 64, dim / 32, false});
+                                   64, 2048, s, 128, 2048, dim / 32, false});
     if (key > begin) find_top(mask, key - kKeyStep, s - kUnit, top);
   }
   find_top(mask, end - kKeyStep, mem.s + (end - begin) * kRows - kUnit, top);
@@ -109,7 +105,7 @@ void fwd_tile(const View& view, const FwdArgs& a, int64_t tile, const FwdMemory&
   weigh(factor, top, end - begin, mem.s, mem.p, sum);
   for (int64_t c = 0; c < dim; c += 32)
     Products<kProducts>::multiply({mem.v_across + c * across + begin, across * 2, 16 * across * 2,
-                                   64, mem.p, 128, 64, 2048, mem.o + c * kRows, 128, 2048, 64,
+                                   64, mem.p, 128, 64, 2048, mem.o + c * kRows, 128, 2048,
                                    (end - begin) / kKeyStep, false});
   alignas(64) float m[kRows], l[kRows], inverse[kRows];
   for (int half = 0; half < 2; ++half) {
@@ -148,8 +144,7 @@ void run_fwd_tasks(const AttentionShape& shape, const Split& split, const FwdArg
   }
 }
 
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
+SIGNROUND_BF16_END
 
 // What this code needs beside panels.
 bool cpu_has_more() { return __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"); }
